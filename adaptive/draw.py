@@ -1,0 +1,68 @@
+"""Random numbers from (seed, position) alone, and the draw of a token with one of them.
+
+There is no generator and no state: the number for a position can be had at any time, in any order, in any company.
+"""
+
+import torch
+from torch import Tensor
+
+from adaptive.entropy import row_sum
+
+_BLOCK = 256
+
+
+def _signed(value: int) -> int:
+    """An unsigned 64-bit constant as the int64 with the same bits."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_STEP = _signed(0x9E3779B97F4A7C15)
+_MULTIPLIERS = (_signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB))
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift of int64: zeros come in from the left."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The finaliser of splitmix64 (Steele, Lea and Flood 2014), int64 that wraps around."""
+    x = (x ^ _shift_right(x, 30)) * _MULTIPLIERS[0]
+    x = (x ^ _shift_right(x, 27)) * _MULTIPLIERS[1]
+    return x ^ _shift_right(x, 31)
+
+
+def uniform(seeds: Tensor, positions: Tensor) -> Tensor:
+    """Uniform numbers in [0, 1), float64, one for each (seed, position). Both int64, any one shape.
+
+    Seeds are unsigned 64-bit numbers, here as the int64 with the same bits. splitmix64 as a counter-based generator:
+    output number `position` of the stream whose start is the mixed seed.
+    """
+    return _shift_right(_mix(_mix(seeds) + positions * _STEP), 11).double() * 2.0**-53
+
+
+def draw(weights: Tensor, u: Tensor) -> Tensor:
+    """Draw a token of each row by inversion: the first whose cumulative weight exceeds u times the sum.
+
+    weights: `[rows, vocab]`, at least 0, not all 0. u: float64 `[rows]` in [0, 1). Returns int64 `[rows]`.
+    Two levels, blocks of 256 and the tokens of one block, so that only one block is summed token by token.
+    A token of weight 0 is never drawn.
+    """
+    rows, vocab = weights.shape
+    blocks = -(-vocab // _BLOCK)
+    padded = torch.nn.functional.pad(weights, (0, blocks * _BLOCK - vocab)).view(rows, blocks, _BLOCK)
+    sums = row_sum(padded).double()
+    edges = sums.cumsum(-1)
+    goal = u[:, None] * edges[:, -1:]
+    block = _first_above(edges, sums, goal)
+    rest = goal - (edges - sums).gather(-1, block)
+    inside = padded[torch.arange(rows, device=weights.device), block[:, 0]].double()
+    token = _first_above(inside.cumsum(-1), inside, rest)
+    return (block * _BLOCK + token)[:, 0]
+
+
+def _first_above(edges: Tensor, weights: Tensor, goal: Tensor) -> Tensor:
+    """First index whose cumulative weight is above goal, `[rows, 1]`; rounding never leads past the last weight."""
+    indices = torch.arange(weights.shape[-1], device=weights.device)
+    last = torch.where(weights > 0, indices, 0).amax(-1, keepdim=True)
+    return torch.minimum(torch.searchsorted(edges, goal, right=True), last)

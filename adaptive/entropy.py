@@ -1,0 +1,95 @@
+"""Entropy of next-token distributions, in nats, straight from logits.
+
+Everything takes raw logits `[..., vocab]` of any float dtype and works in float32 or better. A logit of -inf is a token
+of probability 0 and adds nothing. A row that holds NaN or +inf, or nothing but -inf, gives NaN.
+"""
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+# exp of this is 0 in float32, and its square is finite: 0 * s and 0 * s * s are 0, as the limits say.
+_LOWEST_LOG_PROBABILITY = -1.0e4
+
+
+def upcast(logits: Tensor) -> Tensor:
+    """`logits` in float32, or in float64 if they are already."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Natural logarithms of the probabilities, `[..., vocab]`; those of impossible tokens are low instead of -inf."""
+    return torch.log_softmax(upcast(logits), -1).clamp_min_(_LOWEST_LOG_PROBABILITY)
+
+
+def row_sum(x: Tensor) -> Tensor:
+    """Sum over the last dimension, with the same bits for a row alone as for a row among others.
+
+    Torch splits the sum of one long row among threads on the CPU, which changes its rounding; of two rows it does not.
+    """
+    if x.device.type == "cpu" and x.numel() == x.shape[-1] >= 32_768:
+        return x.expand(2, *x.shape).sum(-1)[0]
+    return x.sum(-1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Shannon entropy in nats, `[...]`, of the distribution `softmax(logits)`."""
+    return moments(logits)[0]
+
+
+def varentropy(logits: Tensor) -> Tensor:
+    """Variance of the surprisal -ln p, in nats squared, `[...]`."""
+    return moments(logits)[1]
+
+
+def moments(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """(entropy in nats, varentropy in nats squared), each `[...]`, from one softmax."""
+    return _moments(log_probabilities(logits))
+
+
+def _moments(s: Tensor) -> tuple[Tensor, Tensor]:
+    p = s.exp()
+    h = row_sum(p * s).neg_().clamp_min_(0.0)
+    return h, row_sum((s + h[..., None]).square_().mul_(p))
+
+
+@dataclass
+class Statistics:
+    """What step 1 knows of each row; columns `[rows]`, taken before anything touches the logits.
+
+    entropy, varentropy: nats, nats squared. top_prob: the largest probability. maximum: the largest logit.
+    log_normalizer: logsumexp of the logits, so that logit - log_normalizer is a log probability.
+    logits: the raw logits themselves, `[rows, vocab]`, float32 or better.
+    """
+
+    entropy: Tensor
+    varentropy: Tensor
+    top_prob: Tensor
+    maximum: Tensor
+    log_normalizer: Tensor
+    logits: Tensor
+
+    @property
+    def failed(self) -> Tensor:
+        """Rows `[rows]` that are no distribution: NaN or +inf among the logits, or nothing but -inf."""
+        return ~torch.isfinite(self.maximum)
+
+    @cached_property
+    def possible(self) -> Tensor:
+        """Number of tokens `[rows]` that the model itself gives a probability above 0."""
+        return (self.logits > -torch.inf).sum(-1)
+
+    def select(self, rows: Tensor) -> "Statistics":
+        """The same of some rows only."""
+        return Statistics(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+def measure(logits: Tensor) -> Statistics:
+    """Statistics of raw logits `[rows, vocab]`."""
+    z = upcast(logits)
+    s = log_probabilities(z)
+    h, variance = _moments(s)
+    maximum, top = z.amax(-1), s.amax(-1)
+    return Statistics(h, variance, top.exp(), maximum, maximum - top, z)

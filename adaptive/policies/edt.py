@@ -1,0 +1,38 @@
+"""Entropy-based dynamic temperature (Zhang et al. 2024, arXiv 2403.14541)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from adaptive.entropy import Statistics
+from adaptive.parameters import number
+from adaptive.policies.base import Columns, Control, Policy, within
+
+
+@dataclass(frozen=True, slots=True)
+class Edt(Policy):
+    """Entropy-based dynamic temperature, T = T0 * N ** (theta / entropy): cool where the model is sure.
+
+    Source: Zhang et al. 2024, arXiv 2403.14541. Towards entropy 0 the formula goes to 0; min_temperature takes over.
+    """
+
+    name: ClassVar[str] = "edt"
+    base_temperature: float = number(
+        1.0, "Temperature approached at high entropy (T0).", minimum=0.0, minimum_excluded=True
+    )
+    theta: float = number(1.5, "Strength; 0 is a fixed temperature.", unit="nats", minimum=0.0)
+    base: float = number(0.8, "Base of the power (N).", minimum=0.0, minimum_excluded=True, maximum=1.0)
+    min_temperature: float = number(0.01, "Lowest temperature.", minimum=0.0, minimum_excluded=True)
+    max_temperature: float = number(2.0, "Highest temperature.", minimum=0.0, minimum_excluded=True)
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.max_temperature < self.min_temperature:
+            yield "max_temperature", f"must be at least min_temperature, which is {self.min_temperature:g}"
+
+    @classmethod
+    def control(cls, statistics: Statistics, parameters: Columns, state: Columns) -> Control:
+        theta = parameters["theta"]
+        power = torch.where(theta > 0, theta / statistics.entropy.clamp_min(0.0), 0.0)  # 0 / 0 is no power
+        return within(parameters["base_temperature"] * parameters["base"] ** power, parameters)

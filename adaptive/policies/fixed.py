@@ -1,0 +1,22 @@
+"""The same temperature at every step."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from adaptive.entropy import Statistics
+from adaptive.parameters import number
+from adaptive.policies.base import Columns, Control, Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed(Policy):
+    """The same temperature at every step."""
+
+    name: ClassVar[str] = "fixed"
+    temperature: float = number(
+        1.0, "Temperature; 1 leaves the distribution as it is.", minimum=0.0, minimum_excluded=True
+    )
+
+    @classmethod
+    def control(cls, statistics: Statistics, parameters: Columns, state: Columns) -> Control:
+        return Control(parameters["temperature"])
