@@ -1,0 +1,81 @@
+"""What a generation emits, in order: one Started, any number of Drawn, then one Finished or one Failed."""
+
+import enum
+from array import array
+from dataclasses import dataclass, field
+
+from adaptive.info import Choice, SamplingInfo
+
+
+class FinishReason(enum.Enum):
+    """Why a generation ended well."""
+
+    EOS = "eos"
+    STOP_SEQUENCE = "stop_sequence"
+    STOP_TOKEN = "stop_token"
+    MAX_OUTPUT_TOKENS = "max_output_tokens"
+    CONTEXT_LENGTH = "context_length"
+    TIME_LIMIT = "time_limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first token has been drawn. queue_seconds: from arrival to a place in the batch."""
+
+    max_output_tokens: int
+    queue_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One token, and the text that it completes (often its own, sometimes none)."""
+
+    index: int
+    info: SamplingInfo
+    choices: list[Choice]
+    text: str
+
+
+@dataclass(slots=True)
+class Record:
+    """The figures of a run, one entry a token, for its summary. Nats; temperature and saturated may be NaN."""
+
+    original_entropy: array = field(default_factory=lambda: array("d"))
+    final_entropy: array = field(default_factory=lambda: array("d"))
+    temperature: array = field(default_factory=lambda: array("d"))
+    surprisal: array = field(default_factory=lambda: array("d"))
+    saturated: array = field(default_factory=lambda: array("d"))
+
+    def add(self, info: SamplingInfo) -> None:
+        """Take in one token."""
+        self.original_entropy.append(info.original_entropy)
+        self.final_entropy.append(info.final_entropy)
+        self.temperature.append(info.temperature)
+        self.surprisal.append(-info.logprob)
+        self.saturated.append(info.saturated)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of a generation that went well. text: what was still held back. Times in seconds."""
+
+    reason: FinishReason
+    matched: str | int | None
+    text: str
+    prompt_tokens: int
+    output_tokens: int
+    queue_seconds: float
+    prefill_seconds: float
+    decode_seconds: float
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The end of a generation that went wrong. Others are not touched. `fault` tells our bug from a dead engine."""
+
+    message: str
+    unavailable: bool = False
+
+
+Event = Started | Drawn | Finished | Failed

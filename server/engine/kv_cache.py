@@ -1,0 +1,36 @@
+"""KV memory: each generation has its own, of the size that it can come to need."""
+
+import torch
+from torch import Tensor
+
+
+class RowCache:
+    """Keys and values of one generation, `[1, kv_heads, capacity, head_dim]` a layer.
+
+    The memory is reserved, not cleared: on the CPU a page costs nothing before it is written. Only what was written
+    is ever read, so nothing of an earlier generation, not even a NaN, can reach a later one.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def write(self, layer: int, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put keys and values `[1, kv_heads, n, dim]` at position `start`; all up to there, as views."""
+        if layer not in self._layers:
+            self._layers[layer] = (self._reserve(keys), self._reserve(values))
+        stop = start + keys.shape[2]
+        stored_keys, stored_values = self._layers[layer]
+        stored_keys[:, :, start:stop] = keys
+        stored_values[:, :, start:stop] = values
+        return stored_keys[:, :, :stop], stored_values[:, :, :stop]
+
+    def _reserve(self, like: Tensor) -> Tensor:
+        return torch.empty(1, like.shape[1], self.capacity, like.shape[3], dtype=like.dtype, device=like.device)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of one position over all layers that were written."""
+        return sum(
+            part.shape[1] * part.shape[3] * part.element_size() for layer in self._layers.values() for part in layer
+        )

@@ -1,0 +1,108 @@
+"""The model behind one verb: forward a packed step, get the logits of the rows that draw."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from server.engine.attention import NAME, Packed, Segment
+from server.engine.kv_cache import RowCache
+
+_PROBE_LENGTH = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The next tokens of one generation: `tokens` at position `start` and on; `draws` if logits are wanted.
+
+    tokens: ids on the host, or None for the one token that is on the device already.
+    """
+
+    cache: RowCache
+    start: int
+    tokens: Sequence[int] | None
+    draws: bool = True
+
+
+class Model:
+    """A causal language model of transformers, unmodified but for its attention and, on the CPU, its linear layers."""
+
+    def __init__(self, name: str, network: Any, context_length: int) -> None:
+        self.name = name
+        self.network = network
+        self.context_length = context_length
+        self.bytes_per_token = 0
+        config = network.config
+        self.architecture: str = config.model_type
+        self.parameters = int(network.num_parameters())
+        self.dtype = str(network.dtype).removeprefix("torch.")
+        self.device: torch.device = network.device
+        self.vocab_size = int(network.get_output_embeddings().weight.shape[0])
+        eos = network.generation_config.eos_token_id
+        eos = getattr(config.get_text_config(), "eos_token_id", None) if eos is None else eos
+        self.eos = frozenset(eos if isinstance(eos, (list, tuple)) else [] if eos is None else [eos])
+
+    def forward(self, pieces: Sequence[Piece], last_tokens: Tensor) -> Tensor:
+        """Logits `[drawing pieces, vocab]` after all pieces, computed side by side in one sequence.
+
+        last_tokens: int64, the tokens on the device for the pieces without tokens, which come first.
+        """
+        positions: list[int] = []
+        fresh: list[int] = []
+        segments, drawing = [], []
+        for piece in pieces:
+            length = 1 if piece.tokens is None else len(piece.tokens)
+            segments.append(Segment(piece.cache, len(positions), piece.start, length))
+            positions.extend(range(piece.start, piece.start + length))
+            fresh.extend(piece.tokens or ())
+            if piece.draws:
+                drawing.append(len(positions) - 1)
+        prompt = torch.tensor(fresh, dtype=torch.int64, device=self.device)
+        out = self.network(
+            input_ids=torch.cat([last_tokens, prompt])[None],
+            position_ids=torch.tensor([positions], device=self.device),
+            use_cache=False,
+            logits_to_keep=torch.tensor(drawing, dtype=torch.int64, device=self.device),
+            packed=Packed(segments),
+        )
+        return out.logits[0]
+
+    def adopt(self) -> None:
+        """Put the engine's attention into the network."""
+        self.network.set_attn_implementation(NAME)
+        if self.network.config.get_text_config()._attn_implementation != NAME:
+            raise ValueError("its attention cannot be replaced")
+
+    def reference(self) -> Tensor:
+        """Logits `[tokens, vocab]` of a probe as transformers computes them, to compare with `check`."""
+        return self.network(input_ids=self._probe()[None], use_cache=False).logits[0].float()
+
+    def check(self, expected: Tensor) -> None:
+        """Compute the probe in the engine's way, in two pieces and then token by token, beside another row.
+
+        ValueError if the logits are not the model's own: better no answer than wrong ones. Measures KV memory too.
+        """
+        probe = self._probe().tolist()
+        cache, other = RowCache(len(probe)), RowCache(len(probe))
+        none = torch.zeros(0, dtype=torch.int64, device=self.device)
+        third = len(probe) // 3
+        got = [
+            self.forward([Piece(other, 0, probe[:5], False), Piece(cache, 0, probe[:third])], none),
+            self.forward([Piece(cache, third, probe[third : 2 * third])], none),
+        ]
+        got += [self.forward([Piece(cache, i, probe[i : i + 1])], none) for i in range(2 * third, len(probe))]
+        rows = [third - 1, *range(2 * third - 1, len(probe))]
+        difference = (torch.cat(got).float() - expected[rows]).norm() / expected[rows].norm()
+        allowed = 1e-3 if self.dtype == "float32" else 0.1
+        if not difference < allowed:
+            raise ValueError(
+                f"the engine's logits differ from the model's own by {float(difference):.2g} of their norm"
+            )
+        self.bytes_per_token = cache.bytes_per_token
+
+    def _probe(self) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        length = min(_PROBE_LENGTH, self.context_length)
+        return torch.randint(0, self.vocab_size, (length,), generator=generator).to(self.device)

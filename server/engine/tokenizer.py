@@ -1,0 +1,44 @@
+"""Prompts to token ids. Safe to call from several threads: nothing here changes the tokenizer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+from server.engine.detokenizer import TokenBytes
+
+
+class PromptError(ValueError):
+    """The prompt cannot become tokens; the message says why."""
+
+
+class Tokenizer:
+    """A Hugging Face tokenizer behind the three verbs that the server needs."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        self.token_bytes = TokenBytes(tokenizer)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether `encode_chat` works."""
+        return bool(self._tokenizer.chat_template)
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of a text, with the special tokens that the tokenizer adds by default."""
+        if self._backend is not None:
+            return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        return list(self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
+
+    def encode_chat(self, messages: Sequence[dict[str, str]], add_generation_prompt: bool) -> list[int]:
+        """Token ids of a conversation laid out by the chat template. PromptError if the template refuses it."""
+        if not self.has_chat_template:
+            raise PromptError("the served model has no chat template: send text or token_ids")
+        try:
+            text = self._tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except (TemplateError, TypeError, ValueError) as refusal:
+            raise PromptError(f"the model's chat template refuses it: {refusal}") from refusal
+        return self.encode(text, add_special_tokens=False)
