@@ -1,0 +1,61 @@
+"""`python -m server`: the command that starts a server."""
+
+import asyncio
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+
+# Read when torch is imported. OpenMP's threads spin while they wait; on cores that are shared with anything else, the
+# event loop to begin with, that costs more than it gains. A short spin measured best of both. See gcc's libgomp.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+@click.command(context_settings={"auto_envvar_prefix": "THERMOSTAT", "show_default": True})
+@click.option("--model", default="embedded", help="embedded, a folder, or a hub name.")
+@click.option("--model-name", help="Name under which clients know the model.  [default: the last part of --model]")
+@click.option("--revision", help="Branch, tag or commit of a hub model.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    help="Type of the weights; auto is float32 on the CPU and the checkpoint's own on a GPU.",
+)
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
+@click.option("--context-length", type=click.IntRange(2), help="Serve a shorter context than the model's.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=50051, help="Port to listen on; 0 picks a free one.")
+@click.option("--max-rows", type=click.IntRange(1, 1024), default=64, help="Most generations that decode at once.")
+@click.option("--max-queue", type=click.IntRange(0), default=256, help="Most generations that wait.")
+@click.option("--kv-memory", type=click.FloatRange(0, min_open=True), help="KV memory in GiB.  [default: found]")
+@click.option("--prefill-chunk", type=click.IntRange(16), help="Prompt tokens a step.  [default: 256, 2048 on a GPU]")
+@click.option("--reflection/--no-reflection", default=None, help="Server reflection.  [default: on loopback only]")
+@click.option("--grace", type=click.FloatRange(0), default=30.0, help="Seconds that running streams get at the end.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.version_option(package_name="thermostat-server")
+def main(log_level: str, **settings: Any) -> None:
+    """Serve a language model over gRPC, with a temperature that follows the entropy of every token.
+
+    Every option can also be set in the environment: --max-rows is THERMOSTAT_MAX_ROWS.
+    """
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    from server.app import serve  # torch is imported only now, after the environment is set
+    from server.config import Config
+    from server.engine.loading import RefusedModel
+
+    try:
+        status = asyncio.run(serve(Config(**settings)))
+    except RefusedModel as refusal:
+        raise click.ClickException(str(refusal)) from None
+    except (OSError, RuntimeError) as fault:
+        raise click.ClickException(f"the server could not start: {fault}") from None
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

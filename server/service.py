@@ -1,0 +1,187 @@
+"""The gRPC handlers: read the request, hand it to the engine, stream what comes back."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator
+
+import grpc
+
+from server import __version__, convert
+from server.config import Config
+from server.engine.engine import Engine, EngineDown, QueueFull, TooLarge
+from server.engine.events import Drawn, Event, Failed, Finished, Started
+from server.engine.model import Model
+from server.engine.request import GenerationRequest
+from server.engine.scheduler import Limits
+from server.engine.tokenizer import Tokenizer
+from server.errors import RequestError, Violation, internal, invalid, not_found, queue_full, reporting, unavailable
+from server.prompts import Prompts
+from thermostat.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc
+
+_log = logging.getLogger("thermostat.requests")
+
+
+class Streams:
+    """Carries events from the engine's thread to the handlers: one call into the event loop a step, for everyone."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._queues: dict[str, asyncio.Queue[Event]] = {}
+
+    def open(self, request_id: str) -> asyncio.Queue[Event]:
+        """The queue on which the events of a request will come."""
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._queues[request_id] = queue
+        return queue
+
+    def close(self, request_id: str) -> None:
+        """Drop what still comes for a request."""
+        self._queues.pop(request_id, None)
+
+    def deliver(self, events: list[tuple[str, Event]]) -> None:
+        """Called on the engine's thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._hand_out, events)
+        except RuntimeError:  # the loop has closed: nobody listens any more
+            _log.debug("%d events came after the end", len(events))
+
+    def _hand_out(self, events: list[tuple[str, Event]]) -> None:
+        for request_id, event in events:
+            queue = self._queues.get(request_id)
+            if queue is not None:
+                queue.put_nowait(event)
+
+
+class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
+    """Generate. Admission is the engine's; nothing is sent before the first token."""
+
+    def __init__(self, model: Model, tokenizer: Tokenizer, prompts: Prompts, engine: Engine, streams: Streams) -> None:
+        self._model = model
+        self._token_bytes = tokenizer.token_bytes
+        self._prompts = prompts
+        self._engine = engine
+        self._streams = streams
+        self.draining = False
+
+    async def Generate(
+        self, request: generation_pb2.GenerateRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[generation_pb2.GenerateResponse]:
+        """Stream one generation."""
+        async with reporting(context):
+            if self.draining:
+                raise unavailable("the server is shutting down")
+            generation = await self._read(request)
+            queue = self._streams.open(generation.id)
+            outcome = "cancelled"
+            try:
+                self._submit(generation)
+                async for response in self._respond(request, generation, queue):
+                    yield response
+                outcome = "finished"
+            except RequestError as error:
+                outcome = error.reason
+                raise
+            finally:
+                # A cancel, a deadline and a lost connection all arrive here; the row is free within one step.
+                self._engine.cancel(generation.id)
+                self._streams.close(generation.id)
+                _log.info(
+                    "generation=%s outcome=%s policy=%s prompt_tokens=%d peer=%s",
+                    generation.id, outcome, generation.policy.name, len(generation.prompt), context.peer(),
+                )  # fmt: skip
+
+    async def _read(self, request: generation_pb2.GenerateRequest) -> GenerationRequest:
+        check_model(request.model, self._model.name)
+        violations: list[Violation] = []
+        arguments = convert.read_request(request, self._model.vocab_size, violations)
+        prompt = await self._prompts.read(request, violations)
+        if violations:
+            raise invalid(violations)
+        return GenerationRequest(id=secrets.token_hex(8), prompt=prompt, **arguments)
+
+    def _submit(self, generation: GenerationRequest) -> None:
+        try:
+            self._engine.submit(generation)
+        except QueueFull as full:
+            raise queue_full(str(full)) from full
+        except EngineDown as down:
+            raise unavailable(str(down)) from down
+        except TooLarge as large:
+            raise invalid([Violation("stopping.max_output_tokens", f"is too large: {large}")]) from large
+
+    async def _respond(
+        self, request: generation_pb2.GenerateRequest, generation: GenerationRequest, queue: asyncio.Queue[Event]
+    ) -> AsyncIterator[generation_pb2.GenerateResponse]:
+        gather, with_info = convert.tokens_per_message(request), convert.wants_info(request)
+        drawn: list[Drawn] = []
+        while True:
+            event = await queue.get()
+            rest = event.text if isinstance(event, Finished) else ""
+            if isinstance(event, Started):
+                yield convert.started_message(generation, event, self._model.name)
+            elif isinstance(event, Drawn):
+                drawn.append(event)
+            elif isinstance(event, Failed):
+                raise unavailable(event.message) if event.unavailable else internal(event.message)
+            if len(drawn) >= gather or (isinstance(event, Finished) and (drawn or rest)):
+                yield convert.output_message(drawn, rest, self._token_bytes, with_info)
+                drawn = []
+            if isinstance(event, Finished):
+                yield convert.finished_message(event)
+                return
+
+
+class ModelService(model_pb2_grpc.ModelServiceServicer):
+    """What is served."""
+
+    def __init__(self, model: Model, tokenizer: Tokenizer, prompts: Prompts, limits: Limits, config: Config) -> None:
+        self._model = model
+        self._prompts = prompts
+        self._description = model_pb2.Model(
+            name=model.name,
+            architecture=model.architecture,
+            parameters=model.parameters,
+            vocab_size=model.vocab_size,
+            context_length=model.context_length,
+            dtype=model.dtype,
+            device=str(model.device),
+            eos_token_ids=sorted(model.eos),
+            has_chat_template=tokenizer.has_chat_template,
+            max_rows=limits.rows,
+            max_queue=config.max_queue,
+            kv_cache_tokens=limits.kv_tokens,
+            server_version=__version__,
+        )
+
+    async def GetModel(
+        self, request: model_pb2.GetModelRequest, context: grpc.aio.ServicerContext
+    ) -> model_pb2.GetModelResponse:
+        """Describe the model."""
+        async with reporting(context):
+            check_model(request.model, self._model.name)
+            return model_pb2.GetModelResponse(model=self._description)
+
+    async def ListPolicies(
+        self, request: model_pb2.ListPoliciesRequest, context: grpc.aio.ServicerContext
+    ) -> model_pb2.ListPoliciesResponse:
+        """List the policies."""
+        return convert.policy_descriptions()
+
+    async def CountTokens(
+        self, request: model_pb2.CountTokensRequest, context: grpc.aio.ServicerContext
+    ) -> model_pb2.CountTokensResponse:
+        """Count the tokens of a prompt."""
+        async with reporting(context):
+            check_model(request.model, self._model.name)
+            violations: list[Violation] = []
+            ids = await self._prompts.read(request, violations)
+            if violations:
+                raise invalid(violations)
+            return model_pb2.CountTokensResponse(token_count=len(ids), token_ids=ids)
+
+
+def check_model(wanted: str, served: str) -> None:
+    """NOT_FOUND unless `wanted` is empty or the served model."""
+    if wanted and wanted != served:
+        raise not_found("model", wanted, served)
