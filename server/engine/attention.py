@@ -75,44 +75,38 @@ def attend(
         raise Unsupported("its layers do not pass the step's layout on to attention")
     if others.get("s_aux") is not None or others.get("position_bias") is not None:
         raise Unsupported("its attention has sinks or position biases")
-    out = [
-        _segment(
-            module,
-            segment,
-            *(part[:, :, segment.offset : segment.offset + segment.length] for part in (query, key, value)),
-            packed,
-            scaling,
-            sliding_window,
-            softcap,
-        )
-        for segment in packed.segments
-    ]
+    shape = _Shape(int(module.layer_idx), scaling, sliding_window, softcap)  # type: ignore[arg-type]
+    out = []
+    for segment in packed.segments:
+        part = slice(segment.offset, segment.offset + segment.length)
+        out.append(_segment(shape, packed, segment, query[:, :, part], key[:, :, part], value[:, :, part]))
     return torch.cat(out, 2).transpose(1, 2), None
 
 
-def _segment(
-    module: nn.Module,
-    segment: Segment,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    packed: Packed,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
-) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What a layer's attention is like: its number, score scale, sliding window in tokens, soft cap of scores."""
+
+    layer: int
+    scaling: float | None
+    window: int | None
+    softcap: float | None
+
+
+def _segment(shape: _Shape, packed: Packed, segment: Segment, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of one segment, `[1, heads, n, dim]`. Query heads that share keys are taken as further queries."""
-    keys, values = segment.cache.write(int(module.layer_idx), segment.start, key, value)  # type: ignore[arg-type]
-    first = max(0, segment.start - window + 1) if window else 0
+    keys, values = segment.cache.write(shape.layer, segment.start, key, value)
+    first = max(0, segment.start - shape.window + 1) if shape.window else 0
     keys, values = keys[:, :, first:], values[:, :, first:]
     _, heads, n, dim = query.shape
     groups = heads // keys.shape[1]
     query = query.reshape(1, keys.shape[1], groups * n, dim)
-    mask = None if n == 1 else packed.mask(segment, first, window, groups, query)
-    if softcap is None:
-        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scaling)
+    mask = None if n == 1 else packed.mask(segment, first, shape.window, groups, query)
+    if shape.softcap is None:
+        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=shape.scaling)
     else:
-        out = _soft_capped(query, keys, values, mask, scaling if scaling is not None else dim**-0.5, softcap)
+        scale = dim**-0.5 if shape.scaling is None else shape.scaling
+        out = _soft_capped(query, keys, values, mask, scale, shape.softcap)
     return out.reshape(1, heads, n, -1)
 
 

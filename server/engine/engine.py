@@ -65,10 +65,19 @@ class Engine(Protocol):
 class LocalEngine:
     """The engine on this machine's model. `submit`, `cancel` and `state` may be called from any thread."""
 
-    def __init__(self, model: Model, token_bytes: TokenBytes, limits: Limits, max_queue: int, deliver: Deliver) -> None:
+    def __init__(
+        self,
+        model: Model,
+        token_bytes: TokenBytes,
+        limits: Limits,
+        max_queue: int,
+        deliver: Deliver,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
         self._model = model
         self._token_bytes = token_bytes
         self._deliver = deliver
+        self._ended = ended
         self._scheduler = Scheduler(limits)
         self._capacity = limits.rows + max_queue
         self._inbox: deque[GenerationRequest | str] = deque()
@@ -139,6 +148,7 @@ class LocalEngine:
         self._take_messages()
         reason = "the engine stopped" if fault is None else "the engine failed"
         self._deliver([(request_id, Failed(reason, unavailable=True)) for request_id in self._generations])
+        self._ended()
 
     def _step(self) -> bool:
         """One step for everyone; False if there was nothing to do."""

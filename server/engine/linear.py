@@ -91,9 +91,9 @@ def make_invariant(model: nn.Module) -> str:
         for name, layer in list(parent.named_children()):
             if type(layer) not in (nn.Linear, Conv1D):
                 continue
-            weight = layer.weight.detach()
+            weight: Tensor = layer.get_parameter("weight").detach()
             weight = (weight.T if type(layer) is Conv1D else weight).contiguous()
-            bias = None if layer.bias is None else layer.bias.detach()
+            bias = None if layer.bias is None else layer.get_parameter("bias").detach()
             replaced = _replacement(weight, bias, limits)
             ways.add(type(replaced))
             setattr(parent, name, replaced)

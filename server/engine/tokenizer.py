@@ -19,6 +19,7 @@ class Tokenizer:
         self._tokenizer = tokenizer
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
         self.token_bytes = TokenBytes(tokenizer)
+        self.longest_token = max(map(len, tokenizer.get_vocab()))
 
     @property
     def has_chat_template(self) -> bool:
