@@ -1,0 +1,54 @@
+"""Client of Thermostat, the gRPC server that sets temperature from the entropy of the next token.
+
+from thermostat import Client, TargetEntropy
+
+with Client("localhost:50051") as client:
+    print(client.text("def ", policy=TargetEntropy(1.5), seed=7))
+"""
+
+from thermostat.aio import AsyncClient, AsyncGeneration
+from thermostat.client import Client, Generation
+from thermostat.errors import (
+    AccessDenied,
+    Cancelled,
+    DeadlineExceeded,
+    FieldViolation,
+    InvalidRequest,
+    ModelNotFound,
+    Overloaded,
+    ServerFault,
+    ThermostatError,
+    Unavailable,
+)
+from thermostat.events import Event, Finished, FinishReason, Output, Started, Token
+from thermostat.policies import Edt, EntropyBand, Fixed, Greedy, Policy, TargetEntropy, parse_policy
+
+__all__ = [
+    "AccessDenied",
+    "AsyncClient",
+    "AsyncGeneration",
+    "Cancelled",
+    "Client",
+    "DeadlineExceeded",
+    "Edt",
+    "EntropyBand",
+    "Event",
+    "FieldViolation",
+    "FinishReason",
+    "Finished",
+    "Fixed",
+    "Generation",
+    "Greedy",
+    "InvalidRequest",
+    "ModelNotFound",
+    "Output",
+    "Overloaded",
+    "Policy",
+    "ServerFault",
+    "Started",
+    "TargetEntropy",
+    "ThermostatError",
+    "Token",
+    "Unavailable",
+    "parse_policy",
+]

@@ -1,0 +1,52 @@
+"""How both clients connect: channel options, and the standard health service in a few bytes."""
+
+from __future__ import annotations
+
+import json
+
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+
+_MEBIBYTE = 1024 * 1024
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{"service": "thermostat.v1.GenerationService"}, {"service": "thermostat.v1.ModelService"}],
+            # Safe for Generate too: the server sends nothing before the first token, and after it gRPC retries no more.
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 3,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
+
+OPTIONS: list[tuple[str, int | str]] = [
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.enable_retries", 1),
+    ("grpc.max_receive_message_length", 64 * _MEBIBYTE),
+    ("grpc.keepalive_time_ms", 60_000),  # finds a dead peer while a long generation waits
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+]
+"""Options of every channel; those that the caller adds win."""
+
+# grpc.health.v1 without its package: HealthCheckRequest is one string and HealthCheckResponse one enum, each field 1,
+# so on the wire they are a StringValue and an Int32Value.
+HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
+HEALTH_SERVING = 1
+
+
+def health_request() -> bytes:
+    """HealthCheckRequest for the whole server."""
+    return StringValue().SerializeToString()
+
+
+def health_status(serialized: bytes) -> int:
+    """The status of a HealthCheckResponse."""
+    return Int32Value.FromString(serialized).value

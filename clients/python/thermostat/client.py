@@ -1,0 +1,177 @@
+"""The synchronous client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from thermostat.channel import HEALTH_SERVING, HEALTH_WATCH, OPTIONS, health_request, health_status
+from thermostat.errors import Unavailable, error_from, translated
+from thermostat.events import Event, Output, unwrap
+from thermostat.request import GenerateOptions, Prompt, count_request, generate_request
+from thermostat.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc
+
+if TYPE_CHECKING:
+    from typing import Self, Unpack
+
+
+class Generation(Iterator[Event]):
+    """The events of one generation, as they arrive. Leaving a loop over it, however, cancels the call:
+
+        for event in client.generate("def "):
+            break                                # the server stops within one step
+
+    So does `cancel()` (from any thread), the end of a `with` block, and dropping the last reference.
+    Errors are raised as `ThermostatError`; a call that was cancelled raises `Cancelled` when it is read on.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def cancel(self) -> None:
+        """Cancel the call. Does nothing if it has ended."""
+        self._call.cancel()
+
+    def __next__(self) -> Event:
+        event = self._read()
+        if event is None:
+            raise StopIteration
+        return event
+
+    def __iter__(self) -> Iterator[Event]:
+        # A generator, because Python closes it when its loop is left: gRPC's own iterator would let the call run on.
+        with self:
+            while (event := self._read()) is not None:
+                yield event
+
+    def _read(self) -> Event | None:
+        """The next event that this client knows; None at the end."""
+        with translated():
+            for response in self._call:
+                if (event := unwrap(response)) is not None:
+                    return event
+        return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def __del__(self) -> None:
+        self.cancel()
+
+
+class Client:
+    """A connection to a Thermostat server. Thread-safe; use it as a context manager, or `close` it.
+
+        with Client("localhost:50051") as client:
+            for event in client.generate("def ", policy=TargetEntropy(1.5), seed=7):
+                ...
+
+    target       HOST:PORT, or any name that gRPC resolves.
+    credentials  Of the channel, for TLS. Default: plain text.
+    metadata     Sent with every call, such as ("authorization", "Bearer ...").
+    options      gRPC channel options, added to the client's own.
+
+    Calls that find no server are tried four times within about two seconds. `timeout` of a call is its deadline in
+    seconds; None is none. Every method raises `ThermostatError`.
+    """
+
+    def __init__(
+        self,
+        target: str = "localhost:50051",
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+        options: Sequence[tuple[str, int | str]] = (),
+    ) -> None:
+        arguments = [*OPTIONS, *options]
+        self._channel = (
+            grpc.secure_channel(target, credentials, arguments)
+            if credentials
+            else grpc.insecure_channel(target, arguments)
+        )
+        self._metadata = tuple(metadata)
+        self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
+        self._model = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._health = self._channel.unary_stream(HEALTH_WATCH, None, health_status)
+
+    def generate(
+        self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
+    ) -> Generation:
+        """Continue a prompt; yields one `Started`, the `Output` as tokens are drawn, one `Finished`.
+
+        prompt: text, token ids, or a chat as a list of {"role": ..., "content": ...}. The options, with units and
+        defaults, are those of `thermostat.request.GenerateOptions`: policy, seed, top_k, top_p, min_p,
+        max_output_tokens, min_output_tokens, stop_sequences, stop_token_ids, ignore_eos, time_limit, sampling_info,
+        candidates, max_tokens_per_message, add_generation_prompt, model.
+        """
+        request = generate_request(prompt, options)
+        return Generation(self._generation.Generate(request, timeout=timeout, metadata=self._metadata))
+
+    def text(self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[GenerateOptions]) -> str:
+        """The whole text that `generate` gives."""
+        options.setdefault("sampling_info", False)
+        options.setdefault("max_tokens_per_message", 16)
+        events = self.generate(prompt, timeout=timeout, **options)
+        return "".join(event.text_delta for event in events if isinstance(event, Output))
+
+    def model(self, name: str = "", *, timeout: float | None = None) -> model_pb2.Model:
+        """The served model and the server's limits."""
+        request = model_pb2.GetModelRequest(model=name)
+        with translated():
+            return self._model.GetModel(request, timeout=timeout, metadata=self._metadata).model
+
+    def policies(self, *, timeout: float | None = None) -> list[model_pb2.PolicyDescription]:
+        """Every policy of the server, with parameters, units, ranges and defaults."""
+        request = model_pb2.ListPoliciesRequest()
+        with translated():
+            return list(self._model.ListPolicies(request, timeout=timeout, metadata=self._metadata).policies)
+
+    def count_tokens(
+        self,
+        prompt: Prompt,
+        *,
+        model: str = "",
+        add_generation_prompt: bool | None = None,
+        timeout: float | None = None,
+    ) -> model_pb2.CountTokensResponse:
+        """The tokens of a prompt exactly as `generate` would see it: `token_count` and `token_ids`."""
+        request = count_request(prompt, model, add_generation_prompt)
+        with translated():
+            return self._model.CountTokens(request, timeout=timeout, metadata=self._metadata)
+
+    def wait_ready(self, timeout: float = 60.0) -> None:
+        """Return as soon as the server says that it serves. Raises `Unavailable` after `timeout` seconds."""
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > 0:
+            call = self._health(health_request(), timeout=left, metadata=self._metadata, wait_for_ready=True)
+            try:
+                if HEALTH_SERVING in call:
+                    return
+            except grpc.RpcError as error:
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                    raise error_from(error) from error
+            finally:
+                call.cancel()
+            time.sleep(min(0.1, max(0.0, end - time.monotonic())))
+        raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"the server was not ready within {timeout:g} s")
+
+    def close(self) -> None:
+        """Close the connection; calls that run are cancelled."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
