@@ -51,7 +51,7 @@ def moments(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 def _moments(s: Tensor) -> tuple[Tensor, Tensor]:
     p = s.exp()
-    h = row_sum(p * s).neg_().clamp_min_(0.0)
+    h = row_sum(p * s).neg_().clamp_min_(0.0).abs_()  # abs: no -0.0, whose reciprocal is -inf
     return h, row_sum((s + h[..., None]).square_().mul_(p))
 
 

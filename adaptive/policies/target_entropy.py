@@ -75,5 +75,5 @@ def solve(shifted: Tensor, target: Tensor, low: Tensor, high: Tensor) -> tuple[T
         halved = torch.where(beyond, torch.where(newton > high, top, bottom), (low + high) / 2)
         u = torch.where(done, u, torch.where(outside, halved, newton))
     h, slope = moments(shifted.double() * (-u).exp()[:, None])
-    polished = (u + (target - h) / slope.clamp_min(1e-12)).clamp(low, high)
+    polished = (u + (target - h) / slope.clamp_min(1e-12)).clamp(bottom, top)
     return torch.where(reached & (slope > 1e-9), polished, u), reached
