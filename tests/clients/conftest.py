@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from fake_server import FakeServer
+
+from tests.clients.fake_server import FakeServer
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from fake_server import TEXT, TOKENS, Failure, FakeServer
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
+from tests.clients.fake_server import TEXT, TOKENS, Failure, FakeServer
 from thermostat import (
     Cancelled,
     Client,
@@ -122,7 +122,7 @@ def test_break_cancels_the_call_even_if_the_generation_is_still_referred_to(clie
 
 def test_an_exception_in_the_loop_cancels_the_call(client: Client, server: FakeServer) -> None:
     server.endless = True
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the loop is what is tested
         for _ in client.generate("def "):
             raise ZeroDivisionError
     assert server.cancelled.wait(PROMPTLY)

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import grpc
 import pytest
-from fake_server import TEXT, TOKENS, Failure, FakeServer
 from google.rpc import error_details_pb2
 
+from tests.clients.fake_server import TEXT, TOKENS, Failure, FakeServer
 from thermostat import AsyncClient, Cancelled, Client, Finished, InvalidRequest, Output, Started, Unavailable
 
 PROMPTLY = 2.0
@@ -55,7 +55,7 @@ def test_break_cancels_the_call(server: FakeServer) -> None:
 def test_an_exception_in_the_loop_cancels_the_call(server: FakeServer) -> None:
     async def body(client: AsyncClient) -> None:
         server.endless = True
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the loop is what is tested
             async for _ in client.generate("def "):
                 raise ZeroDivisionError
         assert await until_cancelled(server)

@@ -18,7 +18,7 @@ from thermostat.request import GenerateOptions, Prompt, count_request, generate_
 from thermostat.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc
 
 if TYPE_CHECKING:
-    from typing import Self, Unpack
+    from typing_extensions import Self, Unpack
 
 
 class AsyncGeneration(AsyncIterator[Event]):
