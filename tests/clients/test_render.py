@@ -38,9 +38,6 @@ def test_a_character_has_the_entropy_of_the_token_it_began_in() -> None:
     assert run.take(output("", (b"\xc3", 2.0))) == []
     pieces = run.take(output("äb", (b"\xa4b", 1.0)))
     assert [(piece.text, piece.entropy) for piece in pieces] == [("ä", 2.0), ("b", 1.0)]
-        ("ä", 2.0),
-        ("b", 1.0),
-    ]
 
 
 def test_several_tokens_in_a_message_keep_their_own_entropies() -> None:
