@@ -1,0 +1,52 @@
+"""Linear layers give a row the same bits in any company."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from server.engine.linear import FixedLinear, make_invariant
+
+SHAPES = [(64, 48), (320, 768), (768, 320), (2048, 768)]
+COUNTS = [1, 2, 3, 7, 13, 14, 15, 16, 17, 31, 33, 64, 100, 257, 600]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_row_has_the_same_bits_among_any_number_of_rows(shape, dtype, bias):
+    torch.manual_seed(0)
+    plain = nn.Linear(*shape, bias=bias, dtype=dtype)
+    holder = nn.ModuleDict({"layer": plain})
+    x = torch.randn(600, shape[0], dtype=dtype)
+    with torch.inference_mode():
+        expected = plain(x)
+        make_invariant(holder)
+        layer = holder["layer"]
+        alone = torch.cat([layer(row[None]) for row in x[:40]])
+        for count in COUNTS:
+            assert torch.equal(layer(x[:count])[:40], alone[: min(count, 40)])
+        assert torch.equal(layer(x[7:40][None])[0], alone[7:40])  # another place, another shape
+        assert torch.allclose(layer(x).float(), expected.float(), atol=1e-4 if dtype == torch.float32 else 0.05)
+
+
+def test_the_fallback_is_invariant_too():
+    torch.manual_seed(0)
+    weight, bias, x = torch.randn(96, 64), torch.randn(96), torch.randn(70, 64)
+    layer = FixedLinear(weight, bias)
+    alone = torch.cat([layer(row[None]) for row in x])
+    for count in (1, 5, 16, 17, 70):
+        assert torch.equal(layer(x[:count]), alone[:count])
+    assert torch.allclose(alone, F.linear(x, weight, bias), atol=1e-4)
+
+
+def test_gpt2s_transposed_layers_are_replaced_as_well():
+    torch.manual_seed(0)
+    holder = nn.ModuleDict({"layer": Conv1D(48, 64)})
+    x = torch.randn(5, 64)
+    with torch.inference_mode():
+        expected = holder["layer"](x)
+        make_invariant(holder)
+        assert torch.allclose(holder["layer"](x), expected, atol=1e-5)
+    assert not isinstance(holder["layer"], Conv1D)
