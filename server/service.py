@@ -68,6 +68,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[generation_pb2.GenerateResponse]:
         """Stream one generation."""
+        peer = context.peer()  # asked now: once the call is gone, grpcio reads freed memory for the answer
         async with reporting(context):
             if self.draining:
                 raise unavailable("the server is shutting down")
@@ -88,7 +89,7 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                 self._streams.close(generation.id)
                 _log.info(
                     "generation=%s outcome=%s policy=%s prompt_tokens=%d peer=%s",
-                    generation.id, outcome, generation.policy.name, len(generation.prompt), context.peer(),
+                    generation.id, outcome, generation.policy.name, len(generation.prompt), peer,
                 )  # fmt: skip
 
     async def _read(self, request: generation_pb2.GenerateRequest) -> GenerationRequest:

@@ -33,9 +33,13 @@ class Segment:
 
 @dataclass(slots=True)
 class Packed:
-    """The segments of a step. Masks of prompt pieces are made once and shared by the layers."""
+    """The segments of a step. Masks of prompt pieces are made once and shared by the layers.
+
+    spare: tokens at the end that belong to nobody; they attend to nothing.
+    """
 
     segments: list[Segment]
+    spare: int = 0
     masks: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
 
     def mask(self, segment: Segment, first: int, window: int | None, groups: int, like: Tensor) -> Tensor:
@@ -80,6 +84,8 @@ def attend(
     for segment in packed.segments:
         part = slice(segment.offset, segment.offset + segment.length)
         out.append(_segment(shape, packed, segment, query[:, :, part], key[:, :, part], value[:, :, part]))
+    if packed.spare:
+        out.append(query.new_zeros(1, query.shape[1], packed.spare, value.shape[3]))
     return torch.cat(out, 2).transpose(1, 2), None
 
 
