@@ -1,0 +1,64 @@
+# Everything is done in .venv, made on first use from constraints.txt; a second run repeats no set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+STUBS := clients/python/thermostat/v1
+# The oldest grpcio-tools with Python 3.11, so that every later protobuf and grpcio accepts the stubs.
+PROTO_TOOLS := grpcio-tools==1.49.1 protobuf==4.21.12 grpcio==1.49.1 setuptools==65.5.1
+
+MODEL ?= embedded
+PORT ?= 50051
+DEVICE ?= auto
+DTYPE ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test lint format proto clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with everything in it
+
+$(READY): constraints.txt pyproject.toml clients/python/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; say which with make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "Python's venv is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e clients/python -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## one prompt under three policies, on a server of its own
+	@$(BIN)/python -m server.demo
+
+serve: $(READY) ## serve: MODEL=embedded|folder|hub name, PORT=, DEVICE=auto|cpu|cuda[:n], DTYPE=
+	$(BIN)/python -m server --model '$(MODEL)' --port $(PORT) --device $(DEVICE) --dtype $(DTYPE)
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest tests
+
+lint: $(READY) ## ruff, mypy, buf
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	cd clients/python && ../../$(BIN)/mypy
+	$(BIN)/buf lint protos
+	$(BIN)/buf format --diff --exit-code protos
+
+format: $(READY) ## put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/buf format --write protos
+
+.venv-proto/.ready: Makefile
+	$(PYTHON) -m venv .venv-proto
+	.venv-proto/bin/pip install --quiet --disable-pip-version-check $(PROTO_TOOLS)
+	@touch $@
+
+proto: .venv-proto/.ready ## generate the Python stubs from protos/
+	.venv-proto/bin/python -m grpc_tools.protoc -Iprotos --python_out=clients/python --pyi_out=clients/python \
+		--grpc_python_out=clients/python protos/thermostat/v1/*.proto
+
+clean: ## remove what was set up
+	rm -rf $(VENV) .venv-proto
