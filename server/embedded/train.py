@@ -1,10 +1,12 @@
 """Make the embedded model: a tiny language model of Python, from the text that every Python carries.
 
-    python server/embedded/train.py --minutes 80             # corpus, tokenizer, training, export, evaluation
+    python server/embedded/train.py --minutes 80              # corpus, tokenizer, training, export, evaluation
+    python server/embedded/train.py --resume --minutes 15     # train the model that is there for longer
     python server/embedded/train.py --evaluate                # bits per byte of the model that is there
 
 The corpus is the standard library of the Python that runs the script. Nothing is downloaded. One module in
-twenty (by the hash of its name) is held out, together with its tests; `--evaluate` scores every byte of those.
+twenty (by the hash of its name) is held out, together with its tests; `--evaluate` scores every byte of those
+modules. Training runs on the CPU, compiled where there is a C++ compiler.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sysconfig
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,9 +28,13 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
 HERE = Path(__file__).parent
 END = "<|endoftext|>"
+CONTEXT = 2048  # tokens
+FORWARD = 2048  # tokens of one forward and backward pass; a step adds up the gradients of several
+SAVE_EVERY = 480.0  # seconds
 # Words keep their underscores and one leading space; a line break keeps the indent that follows it.
 WORDS = r"\n+ *| ?[^\W\d]+|\d{1,3}| ?[^\s\w]+|\s+"
 TABLES = re.compile(
@@ -35,6 +42,8 @@ TABLES = re.compile(
     r"|pydoc_data/|stringprep|lib2to3/tests/data|test/bad|badsyntax|test/test_unicode|unicodedata|_sysconfigdata"
     r"|tokenizedata|keycert|ensurepip/_bundled"
 )
+Tables = tuple[torch.Tensor, torch.Tensor]  # cosines and sines `[length, size]`
+Loss = Callable[[Qwen3ForCausalLM, torch.Tensor, float], torch.Tensor]  # model, batch, dropout
 CHAT_TEMPLATE = (
     "{% for message in messages %}# {{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}# assistant:\n{% endif %}"
@@ -42,6 +51,44 @@ CHAT_TEMPLATE = (
 
 
 TEST = re.compile(r"(^|/)(test|tests|idle_test)/")
+# Tests of held-out modules that do not carry the module's name.
+OTHER_TESTS = re.compile(
+    r"^test/(test_httpservers\.py|test_json/|test_warnings/|test_unparse\.py|test_codecs\.py|test_zipimport_support\.py"
+    r"|audiotests\.py|pydocfodder\.py|test_asyncio/test_(futures2?|subprocess)\.py|test_multiprocessing_)|^lib2to3/tests/"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """How one stretch of training goes. Shares of the stretch are shares of its wall clock, from 0 to 1."""
+
+    rate: float  # highest learning rate
+    warm_up: float  # share of the stretch in which the rate rises to its highest
+    decay: float  # share of the stretch, its last, in which the rate falls to nothing
+    contexts: tuple[tuple[float, int], ...]  # (until this share of the stretch, tokens of context)
+    tests: tuple[float, float]  # share of rows that are tests: at the start, and after 0.7 of the stretch
+    starts: float  # share of rows that begin where a module begins
+    dropout: float
+    weight_decay: float
+
+    def learning_rate(self, progress: float) -> float:
+        """The learning rate at this share of the stretch: a rise, a plateau, then a line down to nothing."""
+        return self.rate * min(1.0, progress / self.warm_up, (1.0 - progress) / self.decay)
+
+    def context(self, progress: float) -> int:
+        """Tokens of context at this share of the stretch."""
+        return next((length for until, length in self.contexts if progress < until), CONTEXT)
+
+    def test_share(self, progress: float) -> float:
+        """Share of rows that are tests at this share of the stretch."""
+        first, last = self.tests
+        return first + (last - first) * min(1.0, progress / 0.7)
+
+
+FIRST = Phase(
+    4e-3, 0.02, 0.6, ((0.5, 512), (0.85, 1024)), tests=(0.55, 0.25), starts=0.0, dropout=0.0, weight_decay=0.1
+)
+NEXT = Phase(1.2e-3, 0.03, 0.97, (), tests=(0.25, 0.2), starts=0.15, dropout=0.1, weight_decay=0.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +102,18 @@ class Module:
     @property
     def is_test(self) -> bool:
         """Whether it is a test, or a part of one."""
-        return bool(TEST.search(self.name))
+        return is_test(self.name)
+
+
+def is_test(name: str) -> bool:
+    """Whether the module of this path is a test, or a part of one."""
+    return bool(TEST.search(name))
 
 
 def held_out_names(names: Iterable[str]) -> frozenset[str]:
-    """One module in twenty by the hash of its name, and the tests that carry the name of one of those."""
+    """One module in twenty by the hash of its name, and the tests that go with those: by their name, or listed."""
     names = list(names)
-    modules = {n for n in names if not TEST.search(n) and hashlib.sha256(n.encode()).digest()[0] % 20 == 0}
+    modules = {n for n in names if not is_test(n) and hashlib.sha256(n.encode()).digest()[0] % 20 == 0}
     tested = set()
     for name in modules:
         parts = name.removesuffix(".py").removesuffix("/__init__").split("/")
@@ -70,7 +122,8 @@ def held_out_names(names: Iterable[str]) -> frozenset[str]:
     def subject(name: str) -> str:
         return re.sub(r"^_?test_", "", name.rsplit("/", 1)[-1].removesuffix(".py")).lstrip("_")
 
-    return frozenset(modules | {n for n in names if TEST.search(n) and subject(n) in tested})
+    tests = {n for n in names if is_test(n) and (subject(n) in tested or OTHER_TESTS.search(n))}
+    return frozenset(modules | tests)
 
 
 def standard_library() -> list[Module]:
@@ -112,7 +165,7 @@ def train_tokenizer(texts: Iterator[str], size: int) -> PreTrainedTokenizerFast:
         bos_token=END,
         clean_up_tokenization_spaces=False,
         chat_template=CHAT_TEMPLATE,
-        model_max_length=2048,
+        model_max_length=CONTEXT,
     )
 
 
@@ -126,7 +179,7 @@ def make_model(tokens: int, end: int) -> Qwen3ForCausalLM:
         num_attention_heads=6,
         num_key_value_heads=2,
         head_dim=64,
-        max_position_embeddings=2048,
+        max_position_embeddings=CONTEXT,
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
         tie_word_embeddings=True,
         eos_token_id=end,
@@ -138,69 +191,176 @@ def make_model(tokens: int, end: int) -> Qwen3ForCausalLM:
 
 
 class Batches:
-    """Random windows of two token streams, library and tests; the share of tests falls as training goes on."""
+    """Random windows of two token streams, library and tests."""
 
-    def __init__(self, library: np.ndarray, tests: np.ndarray, seed: int) -> None:
+    def __init__(self, library: np.ndarray, tests: np.ndarray, end: int, seed: int) -> None:
         self.streams = (library, tests)
+        self.module_starts = tuple(np.flatnonzero(stream == end) for stream in self.streams)
         self.random = np.random.default_rng(seed)
 
-    def draw(self, rows: int, length: int, progress: float) -> torch.Tensor:
-        """Tokens `[rows, length + 1]`."""
-        share = 0.55 - 0.3 * min(1.0, progress / 0.7)
-        windows = []
-        for is_test in self.random.random(rows) < share:
-            stream = self.streams[int(is_test)]
-            start = self.random.integers(0, len(stream) - length - 1)
-            windows.append(stream[start : start + length + 1])
+    def draw(self, rows: int, length: int, tests: float, starts: float) -> torch.Tensor:
+        """Tokens `[rows, length + 1]`; `tests` and `starts` are shares of the rows, see `Phase`."""
+        windows = [self.window(length, tests, starts) for _ in range(rows)]
         return torch.from_numpy(np.stack(windows).astype(np.int64))
 
+    def window(self, length: int, tests: float, starts: float) -> np.ndarray:
+        """Tokens `[length + 1]`, from anywhere or from the start of a module on."""
+        which = int(self.random.random() < tests)
+        stream, last = self.streams[which], len(self.streams[which]) - length - 1
+        start = int(self.random.integers(0, last))
+        if self.random.random() < starts:
+            start = min(last, int(self.random.choice(self.module_starts[which])))
+        return stream[start : start + length + 1]
 
-def optimizers(model: Qwen3ForCausalLM, rate: float) -> list[torch.optim.Optimizer]:
+
+def token_stream(modules: Iterable[Module], tokenizer: PreTrainedTokenizerFast, seed: int) -> np.ndarray:
+    """The tokens of `modules` in random order, each module after an end-of-text token."""
+    chosen = list(modules)
+    np.random.default_rng(seed).shuffle(chosen)
+    ids = (tokenizer(m.text)["input_ids"] for m in chosen)
+    return np.array([token for module in ids for token in (tokenizer.eos_token_id, *module)], dtype=np.uint16)
+
+
+def rms_norm(values: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """Root-mean-square normalisation of the last dimension, in float32."""
+    values = values.float()
+    return values * torch.rsqrt(values.pow(2).mean(-1, keepdim=True) + epsilon) * weight
+
+
+def rotary(length: int, size: int, base: float) -> Tables:
+    """Cosines and sines of the rotary position embedding, each `[length, size]`."""
+    angles = torch.outer(torch.arange(length).float(), base ** -(torch.arange(0, size, 2).float() / size))
+    angles = torch.cat((angles, angles), -1)
+    return angles.cos(), angles.sin()
+
+
+def turn(heads: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+    """Turn queries or keys `[..., length, size]` by their positions."""
+    left, right = heads.chunk(2, -1)
+    return heads * cosines + torch.cat((-right, left), -1) * sines
+
+
+def attend(layer: Qwen3Attention, hidden: torch.Tensor, tables: Tables, config: Qwen3Config) -> torch.Tensor:
+    """Causal self-attention of bf16 `hidden [rows, length, width]`, before the output projection's residual."""
+    rows, length, _ = hidden.shape
+    size, heads, shared = config.head_dim, config.num_attention_heads, config.num_key_value_heads
+    cosines, sines = tables
+    weights = torch.cat((layer.q_proj.weight, layer.k_proj.weight, layer.v_proj.weight)).to(torch.bfloat16)
+    parts = F.linear(hidden, weights).split((heads * size, shared * size, shared * size), -1)
+    query, key, value = (part.view(rows, length, -1, size).transpose(1, 2) for part in parts)
+    query = turn(rms_norm(query, layer.q_norm.weight, config.rms_norm_eps), cosines, sines).to(torch.bfloat16)
+    key = turn(rms_norm(key, layer.k_norm.weight, config.rms_norm_eps), cosines, sines).to(torch.bfloat16)
+    key, value = (part.repeat_interleave(heads // shared, 1) for part in (key, value))
+    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    return F.linear(mixed.transpose(1, 2).reshape(rows, length, -1), layer.o_proj.weight.to(torch.bfloat16))
+
+
+def lean_loss(model: Qwen3ForCausalLM, batch: torch.Tensor, tables: Tables, masks: torch.Tensor | None) -> torch.Tensor:
+    """Mean nats per token of `batch [rows, length + 1]`: the stock module's arithmetic, written to be compiled.
+
+    `masks [1 + 2 * layers, rows, length, width]` multiply the embedding and what each half layer adds.
+    """
+    body, config, half = model.model, model.config, torch.bfloat16
+    hidden = F.embedding(batch[:, :-1], body.embed_tokens.weight)
+    hidden = hidden if masks is None else hidden * masks[0]
+    for number, layer in enumerate(body.layers):
+        normed = rms_norm(hidden, layer.input_layernorm.weight, config.rms_norm_eps).to(half)
+        mixed = attend(layer.self_attn, normed, tables, config)
+        hidden = hidden + (mixed if masks is None else mixed * masks[2 * number + 1])
+        normed = rms_norm(hidden, layer.post_attention_layernorm.weight, config.rms_norm_eps).to(half)
+        weights = torch.cat((layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight)).to(half)
+        gate, up = F.linear(normed, weights).chunk(2, -1)
+        mixed = F.linear(F.silu(gate.float()).to(half) * up, layer.mlp.down_proj.weight.to(half))
+        hidden = hidden + (mixed if masks is None else mixed * masks[2 * number + 2])
+    normed = rms_norm(hidden, body.norm.weight, config.rms_norm_eps).to(half)
+    logits = F.linear(normed, body.embed_tokens.weight.to(half))
+    return F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+
+
+def stock_loss(model: Qwen3ForCausalLM, batch: torch.Tensor, dropout: float) -> torch.Tensor:
+    """Mean nats per token of `batch [rows, length + 1]` by the stock module; it knows no `dropout`."""
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(input_ids=batch[:, :-1]).logits
+    return F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+
+
+def fastest_loss(config: Qwen3Config) -> Loss:
+    """The compiled loss where there is a C++ compiler, otherwise the stock module's."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")):
+        return stock_loss
+    compiled = torch.compile(lean_loss, dynamic=False)
+
+    def loss(model: Qwen3ForCausalLM, batch: torch.Tensor, dropout: float) -> torch.Tensor:
+        rows, length = batch.shape[0], batch.shape[1] - 1
+        tables = rotary(length, config.head_dim, config.rope_parameters["rope_theta"])
+        masks = None
+        if dropout:
+            masks = torch.empty(
+                1 + 2 * config.num_hidden_layers, rows, length, config.hidden_size, dtype=torch.bfloat16
+            )
+            masks.bernoulli_(1.0 - dropout).div_(1.0 - dropout)
+        return compiled(model, batch, tables, masks)
+
+    return loss
+
+
+def optimizers(model: Qwen3ForCausalLM, weight_decay: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
 
 
-def schedule(progress: float) -> float:
-    """Share of the full learning rate: a short warm-up, a plateau, then a line down to nothing."""
-    return min(1.0, progress / 0.02, (1.0 - progress) / 0.6)
+def descend(model: Qwen3ForCausalLM, steppers: list[torch.optim.Optimizer], rate: float) -> None:
+    """One step of the optimizers at this learning rate, with the gradients clipped to norm 1 and then cleared."""
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for stepper in steppers:
+        for group in stepper.param_groups:
+            group["lr"] = rate
+        stepper.step()
+        stepper.zero_grad(set_to_none=True)
+
+
+def gradients(model: Qwen3ForCausalLM, loss_of: Loss, batch: torch.Tensor, dropout: float) -> float:
+    """Add the gradients of the mean loss of `batch [rows, length + 1]`; returns that loss in nats per token."""
+    parts = batch.split(max(1, FORWARD // (batch.shape[1] - 1)))
+    total = 0.0
+    for part in parts:
+        loss = loss_of(model, part, dropout) * (len(part) / len(batch))
+        loss.backward()
+        total += loss.item()
+    return total
 
 
 def train(
     model: Qwen3ForCausalLM,
     batches: Batches,
+    phase: Phase,
     seconds: float,
     tokens_per_step: int,
-    rate: float,
     save: Callable[[Qwen3ForCausalLM], None],
 ) -> int:
-    """Train for `seconds` of wall clock; the last fifth sees the full context. Returns the number of tokens seen."""
-    steppers = optimizers(model, rate)
-    start, saved, seen, step, smooth = time.monotonic(), 0.0, 0, 0, None
+    """Train for `seconds` of wall clock, and `save` now and then. Returns the number of tokens seen."""
+    loss_of, steppers = fastest_loss(model.config), optimizers(model, phase.weight_decay)
     model.train()
+    for length in {phase.context(progress) for progress in np.linspace(0.0, 0.999, 1000)}:  # compile before the clock
+        gradients(model, loss_of, batches.draw(max(1, FORWARD // length), length, 0.0, 0.0), phase.dropout)
+    model.zero_grad()
+    start, saved, seen, step, smooth = time.monotonic(), 0.0, 0, 0, math.nan
     while (progress := (time.monotonic() - start) / seconds) < 1.0:
-        length = 512 if progress < 0.5 else 1024 if progress < 0.85 else 2048
-        batch = batches.draw(tokens_per_step // length, length, progress)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(input_ids=batch[:, :-1]).logits
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for stepper in steppers:
-            for group in stepper.param_groups:
-                group["lr"] = rate * schedule(progress)
-            stepper.step()
-            stepper.zero_grad(set_to_none=True)
+        length = phase.context(progress)
+        batch = batches.draw(tokens_per_step // length, length, phase.test_share(progress), phase.starts)
+        loss = gradients(model, loss_of, batch, phase.dropout)
+        descend(model, steppers, phase.learning_rate(progress))
         seen, step = seen + tokens_per_step, step + 1
-        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+        smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
         elapsed = time.monotonic() - start
         if step % 25 == 0:
             print(f"{elapsed:6.0f} s  step {step}  loss {smooth:.4f}  {seen / elapsed:.0f} tokens/s", flush=True)
-        if elapsed - saved > 480:
+        if elapsed - saved > SAVE_EVERY:
             saved = elapsed
             save(model)
     return seen
@@ -208,7 +368,7 @@ def train(
 
 @torch.inference_mode()
 def bits_per_byte(
-    model: torch.nn.Module, encode: Callable[[str], list[int]], texts: list[str], end: int, length: int = 2048
+    model: torch.nn.Module, encode: Callable[[str], list[int]], texts: list[str], end: int, length: int = CONTEXT
 ) -> tuple[float, float]:
     """(bits per byte, nats per token) over every byte of `texts`; windows overlap by half so that context is real."""
     model.eval()
@@ -230,6 +390,7 @@ def bits_per_byte(
 def export(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write the bf16 weights and the tokenizer; each file is replaced whole."""
     scratch = folder / ".new"
+    folder.mkdir(parents=True, exist_ok=True)
     copy.deepcopy(model).to(torch.bfloat16).save_pretrained(scratch)
     tokenizer.save_pretrained(scratch)
     for path in scratch.iterdir():
@@ -254,52 +415,51 @@ def evaluate(folder: Path) -> None:
     print(json.dumps(result, indent=1))
 
 
+def build(options: argparse.Namespace, modules: list[Module]) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
+    """A new model and its tokenizer, or with `--resume` the ones in `--out`."""
+    if options.resume:
+        model = AutoModelForCausalLM.from_pretrained(options.out, dtype=torch.float32)
+        return model, AutoTokenizer.from_pretrained(options.out)
+    weighted = (m.text for m in modules for _ in range(1 if m.is_test else 3))
+    tokenizer = train_tokenizer(weighted, options.vocabulary)
+    return make_model(len(tokenizer), tokenizer.eos_token_id), tokenizer
+
+
+def make(options: argparse.Namespace) -> None:
+    """Train as the command line says, and export."""
+    torch.manual_seed(options.seed)
+    modules = standard_library()
+    kept = [m for m in modules if not m.held_out]
+    print(f"{len(modules)} modules, {len(modules) - len(kept)} held out, {sum(len(m.text) for m in kept):,} characters")
+    model, tokenizer = build(options, kept)
+    library = token_stream((m for m in kept if not m.is_test), tokenizer, options.seed)
+    tests = token_stream((m for m in kept if m.is_test), tokenizer, options.seed)
+    print(f"{len(library):,} library tokens, {len(tests):,} test tokens")
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
+    phase = NEXT if options.resume else FIRST
+    batches = Batches(library, tests, tokenizer.eos_token_id, options.seed + options.resume)
+
+    def save(trained: Qwen3ForCausalLM) -> None:
+        export(trained, tokenizer, options.out)
+
+    seen = train(model, batches, phase, 60 * options.minutes, options.tokens_per_step, save)
+    print(f"{seen:,} tokens seen")
+    save(model)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=80.0, help="wall clock for training")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the model")
-    parser.add_argument("--vocabulary", type=int, default=4096, help="number of tokens")
+    parser.add_argument("--vocabulary", type=int, default=4096, help="number of tokens of a new model")
     parser.add_argument("--tokens-per-step", type=int, default=8192)
-    parser.add_argument("--rate", type=float, default=4e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=20)
+    parser.add_argument("--resume", action="store_true", help="train the model in --out for longer")
     parser.add_argument("--evaluate", action="store_true", help="only measure the model in --out")
     options = parser.parse_args()
     if not options.evaluate:
-        torch.manual_seed(options.seed)
-        modules = standard_library()
-        kept = [m for m in modules if not m.held_out]
-        held_out = len(modules) - len(kept)
-        print(f"{len(modules)} modules, {held_out} held out, {sum(len(m.text) for m in kept):,} characters")
-        tokenizer = train_tokenizer((m.text for m in kept for _ in range(1 if m.is_test else 3)), options.vocabulary)
-        end = tokenizer.eos_token_id
-
-        def stream(tests: bool) -> np.ndarray:
-            chosen = [m for m in kept if m.is_test == tests]
-            np.random.default_rng(options.seed).shuffle(chosen)
-            ids = (tokenizer(m.text)["input_ids"] for m in chosen)
-            return np.array([token for module in ids for token in (end, *module)], dtype=np.uint16)
-
-        library, tests = stream(False), stream(True)
-        text = sum(len(m.text.encode()) for m in kept if not m.is_test)
-        print(
-            f"{len(library):,} library tokens ({text / len(library):.2f} bytes each), {len(tests):,} test tokens",
-            flush=True,
-        )
-        model = make_model(len(tokenizer), end)
-        print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-        batches = Batches(library, tests, options.seed)
-        options.out.mkdir(parents=True, exist_ok=True)
-        seen = train(
-            model,
-            batches,
-            60 * options.minutes,
-            options.tokens_per_step,
-            options.rate,
-            lambda m: export(m, tokenizer, options.out),
-        )
-        print(f"{seen:,} tokens seen")
-        export(model, tokenizer, options.out)
+        make(options)
     evaluate(options.out)
 
 
