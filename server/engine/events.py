@@ -72,7 +72,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The end of a generation that went wrong. Others are not touched. `fault` tells our bug from a dead engine."""
+    """The end of a generation that went wrong. Others are not touched. unavailable: the engine is gone, another try may work."""
 
     message: str
     unavailable: bool = False
