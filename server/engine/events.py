@@ -72,7 +72,10 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The end of a generation that went wrong. Others are not touched. unavailable: the engine is gone, another try may work."""
+    """The end of a generation that went wrong. Others are not touched.
+
+    unavailable: the engine is gone; another try may work.
+    """
 
     message: str
     unavailable: bool = False
