@@ -84,8 +84,7 @@ def pack(columns: Columns, choices: Tensor | None) -> Tensor:
     absent = torch.full_like(statistics.entropy, torch.nan)
     fields = (
         columns.tokens,
-        # A row whose masks left nothing has a finite maximum at step 1 and a NaN here.
-        statistics.failed | columns.kept_mass.nan_to_num(1.0).eq(0.0) | columns.final_entropy.isnan(),
+        statistics.failed | (columns.effective == 0),  # no distribution, or masks that left nothing of it
         statistics.entropy,
         columns.final_entropy.clamp_min(0.0),
         columns.effective,
@@ -115,7 +114,7 @@ def unpack(report: Tensor) -> list[tuple[SamplingInfo, list[Choice]]]:
     width = len(SamplingInfo._fields)
     for row in report.tolist():
         values = row[:width]
-        if math.isnan(values[_INTEGERS[1]]) or values[1]:
+        if values[1]:
             values = [0.0 if math.isnan(value) else value for value in values]
         for i in _INTEGERS:
             values[i] = int(values[i])

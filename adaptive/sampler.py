@@ -250,7 +250,7 @@ def _greedy(info: InfoColumns, z: Tensor) -> InfoColumns:
         info,
         tokens=torch.where(greedy, z.argmax(-1), info.tokens),
         final_entropy=info.final_entropy.masked_fill(greedy, 0.0),
-        effective=info.effective.masked_fill(greedy, 1),
+        effective=torch.where(greedy, info.effective.clamp(max=1), info.effective),
         top_token_prob=info.top_token_prob.masked_fill(greedy, 1.0),
         scaled_entropy=info.scaled_entropy.masked_fill(greedy, torch.nan),
         kept_mass=info.kept_mass.masked_fill(greedy, torch.nan),

@@ -116,7 +116,6 @@ async def serve(config: Config) -> int:
     app = await start(config)
     print(f"listening on {app.address}", flush=True)
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
-    stopping: asyncio.Task | None = None
 
     def signalled() -> None:
         if asked.is_set():
@@ -130,8 +129,7 @@ async def serve(config: Config) -> int:
     waits = [loop.create_task(asked.wait()), loop.create_task(app.engine_ended.wait())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     died = app.engine_ended.is_set()
-    stopping = loop.create_task(stop(app, 1.0 if died else config.grace))
-    await stopping
+    await stop(app, 1.0 if died else config.grace)
     for wait in waits:
         wait.cancel()
     return int(died)

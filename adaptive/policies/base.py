@@ -1,5 +1,6 @@
 """What a policy is: declared parameters, and one step over all rows that use it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -69,6 +70,12 @@ class Policy(Declared):
     def settings(self) -> dict[str, float | str]:
         """The parameters by name, defaults filled in."""
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+
+def bounds_conflict(low: float, high: float) -> Iterator[tuple[str, str]]:
+    """The violation of temperature bounds that are the wrong way round, if they are."""
+    if high < low:
+        yield "max_temperature", f"must be at least min_temperature, which is {low:g}"
 
 
 def within(temperature: Tensor, parameters: Columns) -> Control:

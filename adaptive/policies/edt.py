@@ -8,7 +8,7 @@ import torch
 
 from adaptive.entropy import Statistics
 from adaptive.parameters import number
-from adaptive.policies.base import Columns, Control, Policy, within
+from adaptive.policies.base import Columns, Control, Policy, bounds_conflict, within
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,7 @@ class Edt(Policy):
     max_temperature: float = number(2.0, "Highest temperature.", minimum=0.0, minimum_excluded=True)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        if self.max_temperature < self.min_temperature:
-            yield "max_temperature", f"must be at least min_temperature, which is {self.min_temperature:g}"
+        return bounds_conflict(self.min_temperature, self.max_temperature)
 
     @classmethod
     def control(cls, statistics: Statistics, parameters: Columns, state: Columns) -> Control:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adaptive.entropy import Statistics, moments
 from adaptive.parameters import number
-from adaptive.policies.base import Columns, Control, Policy
+from adaptive.policies.base import Columns, Control, Policy, bounds_conflict
 
 _ROUNDS = 40
 """Bisection alone would need 40 rounds for the widest bounds in use; Newton mostly takes four."""
@@ -29,8 +29,7 @@ class TargetEntropy(Policy):
     max_temperature: float = number(2.0, "Highest temperature.", minimum=0.0, minimum_excluded=True)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        if self.max_temperature < self.min_temperature:
-            yield "max_temperature", f"must be at least min_temperature, which is {self.min_temperature:g}"
+        return bounds_conflict(self.min_temperature, self.max_temperature)
 
     @classmethod
     def control(cls, statistics: Statistics, parameters: Columns, state: Columns) -> Control:

@@ -116,7 +116,8 @@ def test_masked_tokens_are_never_drawn_and_leave_the_original_figures_alone():
     assert with_mask.original_entropy == without.original_entropy
     assert with_mask.effective_vocab_size == 2
     everything = (torch.zeros(5, dtype=torch.int64), torch.arange(5))
-    assert infos(logits, Rows([RowSettings()]), everything)[0].failed
+    for policy in (Fixed(), Greedy(), TargetEntropy()):
+        assert infos(logits, Rows([RowSettings(policy)]), everything)[0].failed
 
 
 def test_candidates_are_the_most_likely_tokens_of_the_original_distribution():

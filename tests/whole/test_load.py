@@ -86,8 +86,9 @@ def test_a_full_queue_is_told_with_a_time_to_come_back():
         process("--max-rows", "1", "--max-queue", "1", "--log-level", "error") as (_, address),
         Client(address) as client,
     ):
-        streams = [client.generate("def ", max_output_tokens=1500, ignore_eos=True) for _ in range(2)]
-        next(streams[0])
+        streams = [client.generate("def ", max_output_tokens=1500, ignore_eos=True)]
+        next(streams[0])  # it has the row; only then may the second come, or it could take it first
+        streams.append(client.generate("def ", max_output_tokens=1500, ignore_eos=True))
         time.sleep(0.3)
         with pytest.raises(Overloaded) as raised:
             list(client.generate("def ", max_output_tokens=5))

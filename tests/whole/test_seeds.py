@@ -72,10 +72,7 @@ def test_tokens_and_figures_are_bit_identical_alone_in_company_and_queued(dtype,
 
 
 def test_no_global_generator_is_touched():
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
     model, tokenizer = load(ModelSource())
     state = torch.get_rng_state()
     run(model, tokenizer.token_bytes, requests(3), rows=4, at_once=3)
     assert torch.equal(torch.get_rng_state(), state)
-    assert before.shape == state.shape
