@@ -20,6 +20,11 @@ class GenerationServiceStub(object):
                 request_serializer=thermostat_dot_v1_dot_generation__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=thermostat_dot_v1_dot_generation__pb2.GenerateResponse.FromString,
                 )
+        self.Score = channel.unary_stream(
+                '/thermostat.v1.GenerationService/Score',
+                request_serializer=thermostat_dot_v1_dot_generation__pb2.ScoreRequest.SerializeToString,
+                response_deserializer=thermostat_dot_v1_dot_generation__pb2.ScoreResponse.FromString,
+                )
 
 
 class GenerationServiceServicer(object):
@@ -39,6 +44,15 @@ class GenerationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Score(self, request, context):
+        """Reads a text and streams, for every token after the first, the sampling info that it would have had: entropy,
+        logprob, rank, and what the given policy and filters *would* have done. Nothing is drawn: the text is computed once,
+        as a prompt is. Errors: as Generate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GenerationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -46,6 +60,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=thermostat_dot_v1_dot_generation__pb2.GenerateRequest.FromString,
                     response_serializer=thermostat_dot_v1_dot_generation__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Score': grpc.unary_stream_rpc_method_handler(
+                    servicer.Score,
+                    request_deserializer=thermostat_dot_v1_dot_generation__pb2.ScoreRequest.FromString,
+                    response_serializer=thermostat_dot_v1_dot_generation__pb2.ScoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -72,5 +91,22 @@ class GenerationService(object):
         return grpc.experimental.unary_stream(request, target, '/thermostat.v1.GenerationService/Generate',
             thermostat_dot_v1_dot_generation__pb2.GenerateRequest.SerializeToString,
             thermostat_dot_v1_dot_generation__pb2.GenerateResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Score(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/thermostat.v1.GenerationService/Score',
+            thermostat_dot_v1_dot_generation__pb2.ScoreRequest.SerializeToString,
+            thermostat_dot_v1_dot_generation__pb2.ScoreResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

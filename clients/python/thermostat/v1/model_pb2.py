@@ -12,9 +12,10 @@ _sym_db = _symbol_database.Default()
 
 
 from thermostat.v1 import generation_pb2 as thermostat_dot_v1_dot_generation__pb2
+from thermostat.v1 import policy_pb2 as thermostat_dot_v1_dot_policy__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19thermostat/v1/model.proto\x12\rthermostat.v1\x1a\x1ethermostat/v1/generation.proto\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"7\n\x10GetModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.thermostat.v1.Model\"\x92\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\x03\x12\x12\n\nvocab_size\x18\x04 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x05 \x01(\x05\x12\r\n\x05\x64type\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12\x15\n\reos_token_ids\x18\x08 \x03(\x05\x12\x19\n\x11has_chat_template\x18\t \x01(\x08\x12\x10\n\x08max_rows\x18\n \x01(\x05\x12\x11\n\tmax_queue\x18\x0b \x01(\x05\x12\x17\n\x0fkv_cache_tokens\x18\x0c \x01(\x03\x12\x16\n\x0eserver_version\x18\r \x01(\t\"\x15\n\x13ListPoliciesRequest\"J\n\x14ListPoliciesResponse\x12\x32\n\x08policies\x18\x01 \x03(\x0b\x32 .thermostat.v1.PolicyDescription\"k\n\x11PolicyDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x37\n\nparameters\x18\x03 \x03(\x0b\x32#.thermostat.v1.ParameterDescription\"\xe4\x01\n\x14ParameterDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04help\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x10\n\x06number\x18\x04 \x01(\x01H\x00\x12\x10\n\x06\x63hoice\x18\x05 \x01(\tH\x00\x12\x14\n\x07minimum\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x10minimum_excluded\x18\x07 \x01(\x08\x12\x14\n\x07maximum\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x0f\n\x07\x63hoices\x18\t \x03(\tB\x0f\n\rdefault_valueB\n\n\x08_minimumB\n\n\x08_maximum\"\x8f\x01\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12,\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x17.thermostat.v1.TokenIdsH\x00\x12#\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x13.thermostat.v1.ChatH\x00\x42\x07\n\x05input\"=\n\x13\x43ountTokensResponse\x12\x13\n\x0btoken_count\x18\x01 \x01(\x05\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x32\x8a\x02\n\x0cModelService\x12K\n\x08GetModel\x12\x1e.thermostat.v1.GetModelRequest\x1a\x1f.thermostat.v1.GetModelResponse\x12W\n\x0cListPolicies\x12\".thermostat.v1.ListPoliciesRequest\x1a#.thermostat.v1.ListPoliciesResponse\x12T\n\x0b\x43ountTokens\x12!.thermostat.v1.CountTokensRequest\x1a\".thermostat.v1.CountTokensResponseBA\n\x11\x64\x65v.thermostat.v1P\x01Z\x1athermostat/v1;thermostatv1\xaa\x02\rThermostat.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19thermostat/v1/model.proto\x12\rthermostat.v1\x1a\x1ethermostat/v1/generation.proto\x1a\x1athermostat/v1/policy.proto\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"7\n\x10GetModelResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.thermostat.v1.Model\"\x92\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\x03\x12\x12\n\nvocab_size\x18\x04 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x05 \x01(\x05\x12\r\n\x05\x64type\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\x12\x15\n\reos_token_ids\x18\x08 \x03(\x05\x12\x19\n\x11has_chat_template\x18\t \x01(\x08\x12\x10\n\x08max_rows\x18\n \x01(\x05\x12\x11\n\tmax_queue\x18\x0b \x01(\x05\x12\x17\n\x0fkv_cache_tokens\x18\x0c \x01(\x03\x12\x16\n\x0eserver_version\x18\r \x01(\t\"\x15\n\x13ListPoliciesRequest\"}\n\x14ListPoliciesResponse\x12\x32\n\x08policies\x18\x01 \x03(\x0b\x32 .thermostat.v1.PolicyDescription\x12\x31\n\x07presets\x18\x02 \x03(\x0b\x32 .thermostat.v1.PresetDescription\"\x82\x01\n\x11PresetDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12%\n\x06policy\x18\x03 \x01(\x0b\x32\x15.thermostat.v1.Policy\x12\'\n\x07\x66ilters\x18\x04 \x01(\x0b\x32\x16.thermostat.v1.Filters\"\xab\x01\n\x11PolicyDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x37\n\nparameters\x18\x03 \x03(\x0b\x32#.thermostat.v1.ParameterDescription\x12.\n\x05state\x18\x04 \x03(\x0b\x32\x1f.thermostat.v1.StateDescription\x12\x0e\n\x06plugin\x18\x05 \x01(\x08\"<\n\x10StateDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04help\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\"\xf5\x01\n\x14ParameterDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04help\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x10\n\x06number\x18\x04 \x01(\x01H\x00\x12\x10\n\x06\x63hoice\x18\x05 \x01(\tH\x00\x12\x14\n\x07minimum\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x18\n\x10minimum_excluded\x18\x07 \x01(\x08\x12\x14\n\x07maximum\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x0f\n\x07\x63hoices\x18\t \x03(\t\x12\x0f\n\x07integer\x18\n \x01(\x08\x42\x0f\n\rdefault_valueB\n\n\x08_minimumB\n\n\x08_maximum\"\x8f\x01\n\x12\x43ountTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12,\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x17.thermostat.v1.TokenIdsH\x00\x12#\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x13.thermostat.v1.ChatH\x00\x42\x07\n\x05input\"=\n\x13\x43ountTokensResponse\x12\x13\n\x0btoken_count\x18\x01 \x01(\x05\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x32\x8a\x02\n\x0cModelService\x12K\n\x08GetModel\x12\x1e.thermostat.v1.GetModelRequest\x1a\x1f.thermostat.v1.GetModelResponse\x12W\n\x0cListPolicies\x12\".thermostat.v1.ListPoliciesRequest\x1a#.thermostat.v1.ListPoliciesResponse\x12T\n\x0b\x43ountTokens\x12!.thermostat.v1.CountTokensRequest\x1a\".thermostat.v1.CountTokensResponseBA\n\x11\x64\x65v.thermostat.v1P\x01Z\x1athermostat/v1;thermostatv1\xaa\x02\rThermostat.V1b\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'thermostat.v1.model_pb2', globals())
@@ -22,24 +23,28 @@ if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
   DESCRIPTOR._serialized_options = b'\n\021dev.thermostat.v1P\001Z\032thermostat/v1;thermostatv1\252\002\rThermostat.V1'
-  _GETMODELREQUEST._serialized_start=76
-  _GETMODELREQUEST._serialized_end=108
-  _GETMODELRESPONSE._serialized_start=110
-  _GETMODELRESPONSE._serialized_end=165
-  _MODEL._serialized_start=168
-  _MODEL._serialized_end=442
-  _LISTPOLICIESREQUEST._serialized_start=444
-  _LISTPOLICIESREQUEST._serialized_end=465
-  _LISTPOLICIESRESPONSE._serialized_start=467
-  _LISTPOLICIESRESPONSE._serialized_end=541
-  _POLICYDESCRIPTION._serialized_start=543
-  _POLICYDESCRIPTION._serialized_end=650
-  _PARAMETERDESCRIPTION._serialized_start=653
-  _PARAMETERDESCRIPTION._serialized_end=881
-  _COUNTTOKENSREQUEST._serialized_start=884
-  _COUNTTOKENSREQUEST._serialized_end=1027
-  _COUNTTOKENSRESPONSE._serialized_start=1029
-  _COUNTTOKENSRESPONSE._serialized_end=1090
-  _MODELSERVICE._serialized_start=1093
-  _MODELSERVICE._serialized_end=1359
+  _GETMODELREQUEST._serialized_start=104
+  _GETMODELREQUEST._serialized_end=136
+  _GETMODELRESPONSE._serialized_start=138
+  _GETMODELRESPONSE._serialized_end=193
+  _MODEL._serialized_start=196
+  _MODEL._serialized_end=470
+  _LISTPOLICIESREQUEST._serialized_start=472
+  _LISTPOLICIESREQUEST._serialized_end=493
+  _LISTPOLICIESRESPONSE._serialized_start=495
+  _LISTPOLICIESRESPONSE._serialized_end=620
+  _PRESETDESCRIPTION._serialized_start=623
+  _PRESETDESCRIPTION._serialized_end=753
+  _POLICYDESCRIPTION._serialized_start=756
+  _POLICYDESCRIPTION._serialized_end=927
+  _STATEDESCRIPTION._serialized_start=929
+  _STATEDESCRIPTION._serialized_end=989
+  _PARAMETERDESCRIPTION._serialized_start=992
+  _PARAMETERDESCRIPTION._serialized_end=1237
+  _COUNTTOKENSREQUEST._serialized_start=1240
+  _COUNTTOKENSREQUEST._serialized_end=1383
+  _COUNTTOKENSRESPONSE._serialized_start=1385
+  _COUNTTOKENSRESPONSE._serialized_end=1446
+  _MODELSERVICE._serialized_start=1449
+  _MODELSERVICE._serialized_end=1715
 # @@protoc_insertion_point(module_scope)

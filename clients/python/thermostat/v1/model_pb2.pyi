@@ -1,4 +1,5 @@
 from thermostat.v1 import generation_pb2 as _generation_pb2
+from thermostat.v1 import policy_pb2 as _policy_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -43,10 +44,12 @@ class ListPoliciesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ListPoliciesResponse(_message.Message):
-    __slots__ = ["policies"]
+    __slots__ = ["policies", "presets"]
     POLICIES_FIELD_NUMBER: _ClassVar[int]
+    PRESETS_FIELD_NUMBER: _ClassVar[int]
     policies: _containers.RepeatedCompositeFieldContainer[PolicyDescription]
-    def __init__(self, policies: _Optional[_Iterable[_Union[PolicyDescription, _Mapping]]] = ...) -> None: ...
+    presets: _containers.RepeatedCompositeFieldContainer[PresetDescription]
+    def __init__(self, policies: _Optional[_Iterable[_Union[PolicyDescription, _Mapping]]] = ..., presets: _Optional[_Iterable[_Union[PresetDescription, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
     __slots__ = ["architecture", "context_length", "device", "dtype", "eos_token_ids", "has_chat_template", "kv_cache_tokens", "max_queue", "max_rows", "name", "parameters", "server_version", "vocab_size"]
@@ -79,10 +82,11 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ..., vocab_size: _Optional[int] = ..., context_length: _Optional[int] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., eos_token_ids: _Optional[_Iterable[int]] = ..., has_chat_template: bool = ..., max_rows: _Optional[int] = ..., max_queue: _Optional[int] = ..., kv_cache_tokens: _Optional[int] = ..., server_version: _Optional[str] = ...) -> None: ...
 
 class ParameterDescription(_message.Message):
-    __slots__ = ["choice", "choices", "help", "maximum", "minimum", "minimum_excluded", "name", "number", "unit"]
+    __slots__ = ["choice", "choices", "help", "integer", "maximum", "minimum", "minimum_excluded", "name", "number", "unit"]
     CHOICES_FIELD_NUMBER: _ClassVar[int]
     CHOICE_FIELD_NUMBER: _ClassVar[int]
     HELP_FIELD_NUMBER: _ClassVar[int]
+    INTEGER_FIELD_NUMBER: _ClassVar[int]
     MAXIMUM_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_EXCLUDED_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_FIELD_NUMBER: _ClassVar[int]
@@ -92,20 +96,47 @@ class ParameterDescription(_message.Message):
     choice: str
     choices: _containers.RepeatedScalarFieldContainer[str]
     help: str
+    integer: bool
     maximum: float
     minimum: float
     minimum_excluded: bool
     name: str
     number: float
     unit: str
-    def __init__(self, name: _Optional[str] = ..., help: _Optional[str] = ..., unit: _Optional[str] = ..., number: _Optional[float] = ..., choice: _Optional[str] = ..., minimum: _Optional[float] = ..., minimum_excluded: bool = ..., maximum: _Optional[float] = ..., choices: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., help: _Optional[str] = ..., unit: _Optional[str] = ..., number: _Optional[float] = ..., choice: _Optional[str] = ..., minimum: _Optional[float] = ..., minimum_excluded: bool = ..., maximum: _Optional[float] = ..., choices: _Optional[_Iterable[str]] = ..., integer: bool = ...) -> None: ...
 
 class PolicyDescription(_message.Message):
-    __slots__ = ["name", "parameters", "summary"]
+    __slots__ = ["name", "parameters", "plugin", "state", "summary"]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    PLUGIN_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     name: str
     parameters: _containers.RepeatedCompositeFieldContainer[ParameterDescription]
+    plugin: bool
+    state: _containers.RepeatedCompositeFieldContainer[StateDescription]
     summary: str
-    def __init__(self, name: _Optional[str] = ..., summary: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[ParameterDescription, _Mapping]]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., summary: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[ParameterDescription, _Mapping]]] = ..., state: _Optional[_Iterable[_Union[StateDescription, _Mapping]]] = ..., plugin: bool = ...) -> None: ...
+
+class PresetDescription(_message.Message):
+    __slots__ = ["filters", "name", "policy", "summary"]
+    FILTERS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    filters: _generation_pb2.Filters
+    name: str
+    policy: _policy_pb2.Policy
+    summary: str
+    def __init__(self, name: _Optional[str] = ..., summary: _Optional[str] = ..., policy: _Optional[_Union[_policy_pb2.Policy, _Mapping]] = ..., filters: _Optional[_Union[_generation_pb2.Filters, _Mapping]] = ...) -> None: ...
+
+class StateDescription(_message.Message):
+    __slots__ = ["help", "name", "unit"]
+    HELP_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    help: str
+    name: str
+    unit: str
+    def __init__(self, name: _Optional[str] = ..., help: _Optional[str] = ..., unit: _Optional[str] = ...) -> None: ...
