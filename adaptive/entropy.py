@@ -4,7 +4,7 @@ Everything takes raw logits `[..., vocab]` of any float dtype and works in float
 of probability 0 and adds nothing. A row that holds NaN or +inf, or nothing but -inf, gives NaN.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -61,7 +61,7 @@ class Statistics:
 
     entropy, varentropy: nats, nats squared. top_prob: the largest probability. maximum: the largest logit.
     log_normalizer: logsumexp of the logits, so that logit - log_normalizer is a log probability.
-    logits: the raw logits themselves, `[rows, vocab]`, float32 or better.
+    source, index: the raw logits of the whole batch, and which of its rows these are; None means all.
     """
 
     entropy: Tensor
@@ -69,7 +69,18 @@ class Statistics:
     top_prob: Tensor
     maximum: Tensor
     log_normalizer: Tensor
-    logits: Tensor
+    source: Tensor
+    index: Tensor | None = None
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """The raw logits, `[rows, vocab]`, float32 or better. Of a selection they are gathered only if asked for."""
+        return self.source if self.index is None else self.source[self.index]
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens of the vocabulary."""
+        return self.source.shape[-1]
 
     @property
     def failed(self) -> Tensor:
@@ -83,7 +94,9 @@ class Statistics:
 
     def select(self, rows: Tensor) -> "Statistics":
         """The same of some rows only."""
-        return Statistics(*(getattr(self, field.name)[rows] for field in fields(self)))
+        columns = (self.entropy, self.varentropy, self.top_prob, self.maximum, self.log_normalizer)
+        h, v, top, maximum, normalizer = (column[rows] for column in columns)
+        return Statistics(h, v, top, maximum, normalizer, self.source, rows)
 
 
 def measure(logits: Tensor) -> Statistics:

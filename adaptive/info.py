@@ -1,7 +1,8 @@
 """Sampling info: columns on the device, one packed tensor to the host, one record a token there."""
 
+import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -11,15 +12,25 @@ from adaptive.entropy import Statistics
 from adaptive.policies import Control
 
 
+class Fault(enum.IntEnum):
+    """Why a row could not be drawn."""
+
+    NONE = 0
+    LOGITS = 1
+    """The logits were no distribution, or masks left nothing of it."""
+    POLICY = 2
+    """The policy raised, or gave no temperature."""
+
+
 class SamplingInfo(NamedTuple):
     """How one token came to be drawn. Entropies in nats; NaN where a value was not computed.
 
-    failed: the logits were no distribution; nothing else of the record means anything then.
-    top_k 0, top_p 1 and min_p 0 mean that the filter was off.
+    fault: a `Fault`; with any but NONE nothing else of the record means anything. top_k 0, top_p 1 and min_p 0 mean
+    that the filter was off. state: the policy's after this token, in the order of its declaration.
     """
 
     token_id: int
-    failed: bool
+    fault: int
     original_entropy: float
     final_entropy: float
     effective_vocab_size: int
@@ -35,9 +46,11 @@ class SamplingInfo(NamedTuple):
     kept_mass: float
     saturated: float
     infeasible: float
+    constraint_mass: float
     logprob: float
     filtered_logprob: float
     rank: int
+    state: tuple[float, ...] = ()
 
     @property
     def entropy_change(self) -> float:
@@ -53,6 +66,7 @@ class Choice(NamedTuple):
     filtered_logprob: float
 
 
+_WIDTH = len(SamplingInfo._fields) - 1
 _INTEGERS = [i for i, kind in enumerate(SamplingInfo.__annotations__.values()) if kind is int]
 
 
@@ -62,63 +76,78 @@ class Columns:
 
     statistics: Statistics
     control: Control
-    rows_top_k: Tensor
-    rows_top_p: Tensor
-    rows_min_p: Tensor
+    fault: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    min_p: Tensor
     final_entropy: Tensor
     effective: Tensor
     top_token_prob: Tensor
     scaled_entropy: Tensor
     kept_mass: Tensor
+    constraint_mass: Tensor
     tokens: Tensor
+    logprob: Tensor
     filtered_logprob: Tensor
 
 
-def pack(columns: Columns, choices: Tensor | None) -> Tensor:
-    """All columns in one float64 tensor `[rows, n]`, which holds their integers exactly: one copy to the host.
+@dataclass(slots=True)
+class Report:
+    """All columns of a step in one float64 tensor `[rows, n]`, which holds their integers exactly: one copy to the
+    host. states: how many columns hold states. faults: what the policies of faulty rows said, by row."""
 
-    choices: (id, logprob, filtered logprob) of the most likely tokens, `[rows, count, 3]`, or None.
+    packed: Tensor
+    states: int = 0
+    faults: dict[int, str] = field(default_factory=dict)
+
+    def records(self) -> list[tuple[SamplingInfo, list[Choice]]]:
+        """A record and the candidates of each row: the step's one copy from device to host."""
+        records = []
+        end = _WIDTH + self.states
+        for row in self.packed.tolist():
+            values = row[:_WIDTH]
+            if values[1]:
+                values = [0.0 if math.isnan(value) else value for value in values]
+            for i in _INTEGERS:
+                values[i] = int(values[i])
+            choices = [Choice(int(row[i]), row[i + 1], row[i + 2]) for i in range(end, len(row), 3)]
+            records.append((SamplingInfo._make([*values, tuple(row[_WIDTH:end])]), choices))
+        return records
+
+
+def pack(columns: Columns, state: Tensor, choices: Tensor | None) -> Tensor:
+    """The packed tensor of a Report.
+
+    state: `[rows, states]`, float64. choices: (id, logprob, filtered logprob) of the most likely tokens,
+    `[rows, count, 3]`, or None.
     """
     statistics, control = columns.statistics, columns.control
     drawn = statistics.logits.gather(-1, columns.tokens[:, None])
     absent = torch.full_like(statistics.entropy, torch.nan)
+    temperature = control.temperature
     fields = (
         columns.tokens,
-        statistics.failed | (columns.effective == 0),  # no distribution, or masks that left nothing of it
+        columns.fault,
         statistics.entropy,
         columns.final_entropy.clamp_min(0.0),
         columns.effective,
-        torch.full_like(columns.tokens, statistics.logits.shape[-1]),
+        torch.full_like(columns.tokens, statistics.vocab_size),
         columns.top_token_prob,
-        control.temperature,
-        columns.rows_top_k,
-        columns.rows_top_p,
-        columns.rows_min_p,
+        temperature.masked_fill(temperature == 0, torch.nan),
+        columns.top_k.nan_to_num(0.0),
+        columns.top_p.nan_to_num(1.0),
+        columns.min_p.nan_to_num(0.0),
         statistics.varentropy,
         columns.scaled_entropy,
         statistics.top_prob,
         columns.kept_mass.clamp_max(1.0),
         absent if control.saturated is None else control.saturated,
         absent if control.infeasible is None else control.infeasible,
-        drawn[:, 0] - statistics.log_normalizer,
+        columns.constraint_mass.clamp_max(1.0),
+        columns.logprob,
         columns.filtered_logprob.clamp_max(0.0),
         (statistics.logits > drawn).sum(-1) + 1,
     )
     packed = torch.stack([field.double() for field in fields], -1)
-    return packed if choices is None else torch.cat([packed, choices.flatten(1)], -1)
-
-
-def unpack(report: Tensor) -> list[tuple[SamplingInfo, list[Choice]]]:
-    """Records of all rows from the packed report: the step's one copy from device to host."""
-    records = []
-    width = len(SamplingInfo._fields)
-    for row in report.tolist():
-        values = row[:width]
-        if values[1]:
-            values = [0.0 if math.isnan(value) else value for value in values]
-        for i in _INTEGERS:
-            values[i] = int(values[i])
-        values[1] = bool(values[1])
-        choices = [Choice(int(row[i]), row[i + 1], row[i + 2]) for i in range(width, len(row), 3)]
-        records.append((SamplingInfo(*values), choices))
-    return records
+    parts = [packed, state] if choices is None else [packed, state, choices.flatten(1)]
+    return torch.cat(parts, -1)

@@ -19,7 +19,7 @@ class ParameterError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parameter:
-    """The declaration of one parameter: a number within a range, or one of `choices`."""
+    """The declaration of one parameter: a number within a range, one of `choices`, or a flag."""
 
     name: str
     default: Any
@@ -28,24 +28,30 @@ class Parameter:
     minimum: float | None = None
     minimum_excluded: bool = False
     maximum: float | None = None
+    maximum_excluded: bool = False
     choices: tuple[str, ...] = ()
     integer: bool = False
+    flag: bool = False
 
     @property
     def allowed(self) -> str:
-        """What is allowed, in words: "must be a number above 0 and at most 1"."""
+        """What is allowed, in words: "must be a finite number above 0 and at most 1"."""
+        if self.flag:
+            return "must be true or false"
         if self.choices:
             return "must be one of " + ", ".join(self.choices)
         bounds = []
         if self.minimum is not None:
             bounds.append(f"{'above' if self.minimum_excluded else 'at least'} {self.minimum:g}")
         if self.maximum is not None:
-            bounds.append(f"at most {self.maximum:g}")
+            bounds.append(f"{'below' if self.maximum_excluded else 'at most'} {self.maximum:g}")
         noun = "a whole number" if self.integer else "a finite number"
         return f"must be {noun}" + (" " + " and ".join(bounds) if bounds else "")
 
     def accepts(self, value: Any) -> bool:
         """Whether `value` is allowed."""
+        if self.flag:
+            return isinstance(value, bool)
         if self.choices:
             return value in self.choices
         if isinstance(value, bool) or not isinstance(value, int if self.integer else (int, float)):
@@ -54,7 +60,7 @@ class Parameter:
             return False
         if self.minimum is not None and (value <= self.minimum if self.minimum_excluded else value < self.minimum):
             return False
-        return self.maximum is None or value <= self.maximum
+        return self.maximum is None or (value < self.maximum if self.maximum_excluded else value <= self.maximum)
 
 
 def number(default: float | None, help: str, **declaration: Any) -> Any:
@@ -62,9 +68,19 @@ def number(default: float | None, help: str, **declaration: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, **declaration})
 
 
-def choice(default: str, help: str, choices: tuple[str, ...]) -> Any:
-    """Declare a choice among words as a field of a dataclass."""
+def positive(default: float | None, help: str, **declaration: Any) -> Any:
+    """Declare a number above 0."""
+    return number(default, help, minimum=0.0, minimum_excluded=True, **declaration)
+
+
+def choice(default: str | None, help: str, choices: tuple[str, ...]) -> Any:
+    """Declare a choice among words as a field of a dataclass. `default=None` makes it optional."""
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+def flag(help: str) -> Any:
+    """Declare something that is off unless it is switched on."""
+    return dataclasses.field(default=False, metadata={"help": help, "flag": True})
 
 
 class Declared:

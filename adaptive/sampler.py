@@ -1,11 +1,10 @@
 """One step of many generations at once: measure, set the temperature, filter, draw, report.
 
-Every row of the batch has its own policy, filters, seed, position and state. Rows are tensors all the way: nothing
-here loops over rows, and the result of a row does not depend on its company.
+Every row of the batch has its own policy, filters, penalties, seed, position and state (`adaptive.rows`). Rows are
+tensors all the way: nothing here loops over rows, and the result of a row does not depend on its company.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -13,155 +12,161 @@ from torch import Tensor
 
 from adaptive.draw import draw, uniform
 from adaptive.entropy import Statistics, log_probabilities, measure, row_sum
-from adaptive.filters import CANDIDATES, Filters, min_p_floor, top_k_floor, top_p_kept
+from adaptive.filters import CHAIN, Filters, max_surprisal_kept
 from adaptive.info import Columns as InfoColumns
-from adaptive.info import pack, unpack
+from adaptive.info import Fault, Report, pack
 from adaptive.parameters import ParameterError
-from adaptive.policies import Columns, Control, Fixed, Policy
+from adaptive.policies import Columns, Control, Fixed, Outcome, Policy
+from adaptive.rows import Group, Rows, RowSettings
 
-
-@dataclass(frozen=True, slots=True)
-class RowSettings:
-    """How one request wants its tokens drawn. seed: an unsigned 64-bit number. position: of the next token."""
-
-    policy: Policy = Fixed()
-    filters: Filters = Filters()
-    seed: int = 0
-    position: int = 0
-    candidates: int = 0
+_DICE = 0x5851F42D4C957F2D
+"""Sets the random numbers of xtc apart from those of the draw."""
 
 
 @dataclass(slots=True)
-class _Group:
-    """The rows that share a kind of policy: where they are, their parameters and their state, `[members]` each."""
+class Masks:
+    """What may not be drawn at a step. ruled_out: (row, token) indices. allowed: rows `[n]` with a constraint, and the
+    tokens that it allows them, bool `[n, vocab]`."""
 
-    kind: type[Policy]
-    rows: list[int]
-    index: Tensor
-    parameters: Columns
-    state: Columns
+    ruled_out: tuple[Tensor, Tensor] | None = None
+    allowed: tuple[Tensor, Tensor] | None = None
 
 
-class Rows:
-    """The settings of a batch as columns on the device. Rows join and leave; state and position move with them."""
+@dataclass(slots=True)
+class Shaped:
+    """A step before the draw: what was measured and decided, and the distribution to draw from.
 
-    def __init__(self, settings: Sequence[RowSettings], device: torch.device | str = "cpu") -> None:
-        self.settings = list(settings)
-        self.device = torch.device(device)
+    changed: logits after step 2. scaled: log probabilities after step 4. probabilities: after step 6. kept: which
+    tokens can be drawn, all three `[rows, vocab]`. greedy: rows that take the most likely token, None if there can be
+    none. reshaped: rows whose policy reshapes, None if there are none.
+    """
 
-        def column(values: list, dtype: torch.dtype) -> Tensor:
-            return torch.tensor(values, dtype=dtype, device=self.device)
+    statistics: Statistics
+    control: Control
+    changed: Tensor
+    scaled: Tensor
+    kept: Tensor
+    kept_mass: Tensor
+    probabilities: Tensor
+    constraint_mass: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    min_p: Tensor
+    greedy: Tensor | None
+    reshaped: Tensor | None
 
-        filters = [s.filters for s in self.settings]
-        self.seeds = column([s.seed - (1 << 64) if s.seed >= 1 << 63 else s.seed for s in self.settings], torch.int64)
-        self.positions = column([s.position for s in self.settings], torch.int64)
-        self.top_k = column([f.top_k or 0 for f in filters], torch.int64)
-        self.top_p = column([1.0 if f.top_p is None else f.top_p for f in filters], torch.float64)
-        self.min_p = column([f.min_p or 0.0 for f in filters], torch.float32)
-        # What is known on the host decides which filters run at all: one that nobody uses is absent.
-        self.largest_k = max((f.top_k or 0 for f in filters), default=0)
-        self.uses_top_p = any(f.top_p is not None and f.top_p < 1.0 for f in filters)
-        self.uses_min_p = any(f.min_p for f in filters)
-        self.candidates = max((s.candidates for s in self.settings), default=0)
-        self.uses_greedy = any(s.policy.name == "greedy" for s in self.settings)
-        self.groups = [self._group(kind) for kind in dict.fromkeys(type(s.policy) for s in self.settings)]
+    def log_probabilities(self) -> Tensor:
+        """Logarithms of the distribution to draw from, `[rows, vocab]`; -inf for what cannot be drawn."""
+        logs = self.probabilities.log()
+        if self.greedy is not None:
+            best = torch.zeros_like(self.kept).scatter(-1, self.changed.argmax(-1, keepdim=True), True)
+            logs = torch.where(self.greedy[:, None], torch.where(best, 0.0, -torch.inf), logs)
+        return logs
 
-    def _group(self, kind: type[Policy]) -> _Group:
-        rows = [row for row, s in enumerate(self.settings) if type(s.policy) is kind]
-        policies = [self.settings[row].policy for row in rows]
-        states = [policy.initial_state() for policy in policies]
-        state = {
-            name: torch.tensor([s[name] for s in states], dtype=torch.float32, device=self.device) for name in states[0]
-        }
-        index = torch.tensor(rows, dtype=torch.int64, device=self.device)
-        return _Group(kind, rows, index, kind.columns(policies, self.device), state)
-
-    def __len__(self) -> int:
-        return len(self.settings)
-
-    def change(self, keep: Sequence[int], join: Sequence[RowSettings] = ()) -> "Rows":
-        """The batch that has the rows `keep`, in that order, and after them the new rows `join`."""
-        changed = Rows([self.settings[row] for row in keep] + list(join), self.device)
-        stay = torch.tensor(keep, dtype=torch.int64, device=self.device)
-        changed.positions[: len(keep)] = self.positions[stay]
-        old = {group.kind: group for group in self.groups}
-        for group in changed.groups:
-            before = old.get(group.kind)
-            if before is None or not group.state:
-                continue
-            places = {row: place for place, row in enumerate(before.rows)}
-            moved = [(new, places[keep[row]]) for new, row in enumerate(group.rows) if row < len(keep)]
-            if moved:
-                to, source = torch.tensor(moved, dtype=torch.int64, device=self.device).T
-                for name, values in group.state.items():
-                    values[to] = before.state[name][source]
-        return changed
+    def logprob(self, ids: Tensor) -> Tensor:
+        """Log probabilities of tokens `[rows, n]` in the distribution to draw from; NaN for what cannot be drawn."""
+        logs = self.scaled.gather(-1, ids) - self.kept_mass.log()[:, None]
+        if self.reshaped is not None:
+            logs = torch.where(self.reshaped[:, None], self.probabilities.gather(-1, ids).log(), logs)
+        logs = logs.masked_fill(~self.kept.gather(-1, ids), torch.nan)
+        if self.greedy is not None:
+            best = ids == self.changed.argmax(-1, keepdim=True)
+            logs = torch.where(self.greedy[:, None], torch.where(best, 0.0, torch.nan), logs)
+        return logs
 
 
-def step(logits: Tensor, rows: Rows, masked: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+def step(logits: Tensor, rows: Rows, masks: Masks | None = None, tokens: Tensor | None = None) -> tuple[Tensor, Report]:
     """Draw one token for every row and advance the rows.
 
-    logits: `[rows, vocab]`, any float dtype, raw. masked: (row, token) indices that may not be drawn now.
-    Returns (tokens int64 `[rows]` on the device, report float64 `[rows, columns]` for `adaptive.info.unpack`).
+    logits: `[rows, vocab]`, any float dtype, raw. tokens: int64 `[rows]` that are taken instead of a draw, to score a
+    given text. Returns (tokens int64 `[rows]` on the device, the report).
 
     1. The original statistics, of logits that nothing has touched.
-    2. Masks.
-    3. The policies map the statistics and their state to temperatures.
+    2. Biases, penalties, masks.
+    3. The policies map the statistics and their state to temperatures, and some to filters.
     4. Scale.
-    5. Filters: top_k, top_p, min_p, each on what the one before it left.
-    6. Renormalise, measure, draw.
+    5. What the policies drop, then the filters of `CHAIN`, each on what the one before it left.
+    6. Renormalise, reshape, measure, draw.
     7. The policies' states take in what was drawn; every row is one position further.
     """
+    shaped = shape(logits, rows, masks)
+    if tokens is None:
+        tokens = draw(shaped.probabilities, uniform(rows.seeds, rows.positions))
+        if shaped.greedy is not None:
+            tokens = torch.where(shaped.greedy, shaped.changed.argmax(-1), tokens)
+    return tokens, conclude(shaped, rows, tokens)
+
+
+def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
+    """Steps 1 to 6 up to the draw."""
     statistics = measure(logits)
-    z = statistics.logits
-    if masked is not None:
-        z = z.index_put(masked, z.new_tensor(-torch.inf))
+    changed, constraint_mass = _change(statistics, rows, masks)
     control = _decide(statistics, rows)
-    scaled = _scale(z, control.temperature)
-    s = log_probabilities(scaled)
-    p = s.exp()
-    scaled_entropy = -row_sum(p * s)
-    kept = _kept(scaled, rows)
-    weights = p if kept is None else p.masked_fill_(~kept, 0.0)
+    scaled = _scale(changed, control.temperature)
+    columns = _filter_columns(control, rows)
+    left = _filter(scaled, control, columns, rows)
+    logs = log_probabilities(scaled)
+    kept = left > -torch.inf
+    weights = logs.exp().masked_fill_(~kept, 0.0)
     kept_mass = row_sum(weights)
-    q = weights / kept_mass[:, None]
-    possible = z > -torch.inf if kept is None else kept
-    tokens = draw(weights, uniform(rows.seeds, rows.positions))
-    filtered_logprob = _pick(s, tokens) - kept_mass.log()
-    info = InfoColumns(
+    probabilities = weights.div_(kept_mass[:, None])
+    greedy = control.temperature == 0 if any(group.kind.sometimes_greedy for group in rows.groups) else None
+    return Shaped(
         statistics=statistics,
         control=control,
-        rows_top_k=rows.top_k,
-        rows_top_p=rows.top_p,
-        rows_min_p=rows.min_p,
-        final_entropy=kept_mass.log() - row_sum(q * s),
-        effective=possible.sum(-1),
-        top_token_prob=q.amax(-1),
-        scaled_entropy=scaled_entropy,
+        changed=changed,
+        scaled=logs,
+        kept=kept,
         kept_mass=kept_mass,
-        tokens=tokens,
-        filtered_logprob=filtered_logprob,
+        probabilities=probabilities,
+        constraint_mass=constraint_mass,
+        top_k=columns["top_k"],
+        top_p=columns["top_p"],
+        min_p=columns["min_p"],
+        greedy=greedy,
+        reshaped=_reshape(probabilities, rows),
     )
-    if rows.uses_greedy:
-        info = _greedy(info, z)
-        tokens = info.tokens
+
+
+def conclude(shaped: Shaped, rows: Rows, tokens: Tensor) -> Report:
+    """Report what was drawn, and step 7."""
+    statistics = shaped.statistics
+    drawn = tokens[:, None]
+    p, logs = shaped.probabilities, shaped.scaled
+    final_entropy = shaped.kept_mass.log() - row_sum(p * logs)
+    if shaped.reshaped is not None:
+        final_entropy = torch.where(shaped.reshaped, -row_sum(torch.xlogy(p, p)), final_entropy)
+    columns = InfoColumns(
+        statistics=statistics,
+        control=shaped.control,
+        fault=_faults(shaped),
+        top_k=shaped.top_k,
+        top_p=shaped.top_p,
+        min_p=shaped.min_p,
+        final_entropy=final_entropy,
+        effective=shaped.kept.sum(-1),
+        top_token_prob=p.amax(-1),
+        scaled_entropy=-row_sum(logs.exp() * logs),
+        kept_mass=shaped.kept_mass,
+        constraint_mass=shaped.constraint_mass,
+        tokens=tokens,
+        logprob=_pick(statistics.logits, tokens) - statistics.log_normalizer,
+        filtered_logprob=shaped.logprob(drawn)[:, 0],
+    )
+    if shaped.greedy is not None:
+        _report_greedy(columns, shaped.greedy)
+    after = torch.where(_pick(shaped.kept, tokens), shaped.kept_mass.log(), 0.0) - _pick(logs, tokens)
+    outcome = Outcome(statistics.entropy, columns.final_entropy, -columns.logprob, after)
+    states = _absorb(rows, outcome, columns.fault)
+    if rows.repetition is not None:
+        rows.repetition.append(tokens[rows.repetition.index])
+    rows.positions = rows.positions + 1
     choices = None
     if rows.candidates:
-        logit, ids = _most_likely(statistics, rows.candidates)
-        log_q = s.gather(-1, ids) - kept_mass.log()[:, None]
-        log_q = torch.where(possible.gather(-1, ids), log_q, torch.nan)
-        if rows.uses_greedy:
-            greedy = control.temperature.isnan()[:, None]
-            log_q = torch.where(greedy, torch.where(ids == tokens[:, None], 0.0, torch.nan), log_q)
-        choices = torch.stack([ids.double(), logit.double(), log_q.double()], -1)
-    report = pack(info, choices)
-    for group in rows.groups:
-        if group.state:
-            # The surprisal under the original distribution; `report` holds it for the host, here it stays a column.
-            surprisal = (statistics.log_normalizer - _pick(statistics.logits, tokens))[group.index]
-            group.state = group.kind.absorb(group.parameters, group.state, surprisal, info.final_entropy[group.index])
-    rows.positions += 1
-    return tokens, report
+        values, ids = statistics.logits.topk(min(rows.candidates, statistics.vocab_size), -1)
+        likely = values - statistics.log_normalizer[:, None]
+        choices = torch.stack([ids.double(), likely.double(), shaped.logprob(ids).double()], -1)
+    return Report(pack(columns, states, choices), states.shape[-1], rows.faults)
 
 
 def get_sampling_info(
@@ -179,8 +184,8 @@ def get_sampling_info(
         raise ParameterError([("logits", f"must be one row [vocab], not of shape {list(logits.shape)}")])
     filters = Filters(top_k=top_k, top_p=top_p, min_p=min_p)
     rows = Rows([RowSettings(Fixed(temperature), filters)], logits.device)
-    info, _ = unpack(step(logits[None], rows)[1])[0]
-    if info.failed:
+    info, _ = step(logits[None], rows)[1].records()[0]
+    if info.fault:
         raise ParameterError([("logits", "must hold a finite number, and neither NaN nor +inf")])
     return {
         "original_entropy": info.original_entropy,
@@ -195,64 +200,181 @@ def get_sampling_info(
     }
 
 
-def _most_likely(statistics: Statistics, count: int) -> tuple[Tensor, Tensor]:
-    """(log probabilities, ids) of the `count` most likely tokens of step 1, each `[rows, count]`."""
-    values, ids = statistics.logits.topk(min(count, statistics.logits.shape[-1]), -1)
-    return values - statistics.log_normalizer[:, None], ids
-
-
 def _pick(columns: Tensor, tokens: Tensor) -> Tensor:
     return columns.gather(-1, tokens[:, None])[:, 0]
 
 
+def _change(statistics: Statistics, rows: Rows, masks: Masks | None) -> tuple[Tensor, Tensor]:
+    """Step 2: (changed logits, the model's own mass that constraints left, NaN without one)."""
+    z = statistics.logits
+    mass = torch.full_like(statistics.entropy, torch.nan)
+    if rows.bias is not None:
+        places, values = rows.bias
+        z = z.index_put(places, values.to(z.dtype), accumulate=True)
+    if rows.repetition is not None:
+        index = rows.repetition.index
+        z = z.index_copy(0, index, rows.repetition.apply(z[index]))
+    if masks is not None and masks.allowed is not None:
+        index, allowed = masks.allowed
+        mass[index] = row_sum(log_probabilities(statistics.logits[index]).exp() * allowed)
+        z = z.index_copy(0, index, z[index].masked_fill(~allowed, -torch.inf))
+    if masks is not None and masks.ruled_out is not None:
+        z = z.index_put(masks.ruled_out, z.new_tensor(-torch.inf))
+    return z, mass
+
+
 def _decide(statistics: Statistics, rows: Rows) -> Control:
     """Step 3: every kind of policy decides for its rows. What a policy has no notion of is NaN."""
+    rows.faults = {}
     if len(rows.groups) == 1:
-        group = rows.groups[0]
-        return group.kind.control(statistics, group.parameters, group.state)
-    absent = torch.full_like(statistics.entropy, torch.nan)
-    whole = Control(absent.clone(), absent.clone(), absent.clone())
+        return _control(rows.groups[0], statistics, rows)
+    absent = torch.full_like(statistics.entropy, torch.nan, dtype=torch.float64)
+    whole = Control(absent)
     for group in rows.groups:
-        part = group.kind.control(statistics.select(group.index), group.parameters, group.state)
-        for name in ("temperature", "saturated", "infeasible"):
-            values = getattr(part, name)
+        part = _control(group, statistics.select(group.index), rows)
+        for field in fields(Control):
+            values = getattr(part, field.name)
             if values is not None:
-                getattr(whole, name)[group.index] = values.to(absent.dtype)
+                before = getattr(whole, field.name)
+                before = absent if before is None else before
+                setattr(whole, field.name, before.index_copy(0, group.index, values.to(absent.dtype)))
     return whole
 
 
+def _control(group: Group, statistics: Statistics, rows: Rows) -> Control:
+    """The decision of one kind. A policy may be a stranger's: one that raises fails in its own row alone."""
+    try:
+        control = group.kind.control(statistics, group.parameters, group.state)
+        _check_columns(group, temperature=control.temperature)
+    except Exception:
+        control = _control_one_by_one(group, statistics, rows)
+    if not group.kind.sometimes_greedy:
+        control.temperature = torch.where(control.temperature > 0, control.temperature, torch.nan)
+    return control
+
+
+def _check_columns(group: Group, **columns: Tensor) -> None:
+    for name, column in columns.items():
+        if not isinstance(column, Tensor) or column.shape != group.index.shape:
+            raise TypeError(f"{name} must be a tensor of shape {list(group.index.shape)}")
+
+
+def _control_one_by_one(group: Group, statistics: Statistics, rows: Rows) -> Control:
+    """A loop over rows, entered only after a policy has raised, to find the row that it raises for."""
+    temperatures = []
+    for member, row in enumerate(group.rows):
+        one = torch.tensor([member], device=group.index.device)
+        alone = Group(group.kind, [row], one, _select(group.parameters, one), _select(group.state, one))
+        chosen = group.index[one] if statistics.index is None else statistics.index[one]
+        try:
+            control = group.kind.control(statistics.select(one), alone.parameters, alone.state)
+            _check_columns(alone, temperature=control.temperature)
+            temperatures.append(control.temperature)
+        except Exception as fault:
+            rows.faults[row] = f"{type(fault).__name__}: {fault}"[:200]
+            temperatures.append(torch.full_like(chosen, torch.nan, dtype=torch.float64))
+    return Control(torch.cat([t.double() for t in temperatures]))
+
+
+def _select(columns: Columns, index: Tensor) -> Columns:
+    return {name: column[index] for name, column in columns.items()}
+
+
 def _scale(z: Tensor, temperature: Tensor) -> Tensor:
-    """Step 4, relative to the largest logit so that a low temperature cannot overflow. NaN (greedy) scales by 1."""
-    return (z - z.amax(-1, keepdim=True)) / temperature.nan_to_num(1.0).to(z.dtype)[:, None]
+    """Step 4, relative to the largest logit so that a low temperature cannot overflow. Greedy rows scale by 1."""
+    divisor = torch.where(temperature > 0, temperature, 1.0).to(z.dtype)
+    return (z - z.amax(-1, keepdim=True)) / divisor[:, None]
 
 
-def _kept(scaled: Tensor, rows: Rows) -> Tensor | None:
-    """Step 5: which tokens stay, bool `[rows, vocab]`; None if nobody filters."""
-    kept = None
-    if rows.largest_k:
-        count = min(rows.largest_k, scaled.shape[-1])
-        floor = top_k_floor(scaled.topk(count, -1).values, rows.top_k.clamp(min=1)[:, None])
-        kept = (scaled >= floor) | (rows.top_k == 0)[:, None]
-        scaled = scaled.masked_fill(~kept, -torch.inf)
-    if rows.uses_top_p:
-        nucleus = top_p_kept(scaled, rows.top_p[:, None], CANDIDATES)
-        kept = nucleus if kept is None else kept & nucleus
-    if rows.uses_min_p:
-        likely = scaled >= min_p_floor(rows.min_p[:, None])
-        kept = likely if kept is None else kept & likely
-    return None if kept is None else kept & (scaled > -torch.inf)
+def _filter_columns(control: Control, rows: Rows) -> Columns:
+    """The parameters of the filters in force, `[rows]`: the request's, or what its policy sets in place of them."""
+    columns = dict(rows.filters)
+    for name in ("top_k", "top_p", "min_p"):
+        chosen = getattr(control, name)
+        if chosen is not None:
+            columns[name] = torch.where(chosen.isnan(), columns[name], chosen)
+    return columns
 
 
-def _greedy(info: InfoColumns, z: Tensor) -> InfoColumns:
-    """Put the most likely token into the rows whose temperature is NaN."""
-    greedy = info.control.temperature.isnan()
-    return replace(
-        info,
-        tokens=torch.where(greedy, z.argmax(-1), info.tokens),
-        final_entropy=info.final_entropy.masked_fill(greedy, 0.0),
-        effective=torch.where(greedy, info.effective.clamp(max=1), info.effective),
-        top_token_prob=info.top_token_prob.masked_fill(greedy, 1.0),
-        scaled_entropy=info.scaled_entropy.masked_fill(greedy, torch.nan),
-        kept_mass=info.kept_mass.masked_fill(greedy, torch.nan),
-        filtered_logprob=info.filtered_logprob.masked_fill(greedy, 0.0),
-    )
+def _filter(scaled: Tensor, control: Control, columns: Columns, rows: Rows) -> Tensor:
+    """Step 5: the scaled logits with -inf for what is removed."""
+    left = scaled
+    if control.max_surprisal is not None:
+        most = control.max_surprisal.nan_to_num(torch.inf)[:, None]
+        left = left.masked_fill(~max_surprisal_kept(left, most), -torch.inf)
+    if any(CHAIN[active.place].name == "xtc" for active in rows.active):
+        columns = columns | {"dice": uniform(rows.seeds ^ _DICE, rows.positions)}
+    for active in rows.active:
+        index = active.index
+        part = left if index is None else left[index]
+        chosen = {name: (c if index is None else c[index])[:, None] for name, c in columns.items()}
+        part = part.masked_fill(~CHAIN[active.place].kept(part, chosen, rows.largest_k), -torch.inf)
+        left = part if index is None else left.index_copy(0, index, part)
+    return left
+
+
+def _reshape(probabilities: Tensor, rows: Rows) -> Tensor | None:
+    """Let the policies that reshape do so, in place; which rows `[rows]` that are, or None."""
+    reshaped = None
+    for group in rows.groups:
+        if group.kind.reshape.__func__ is Policy.reshape.__func__:  # type: ignore[attr-defined]
+            continue
+        if reshaped is None:
+            reshaped = torch.zeros(len(rows), dtype=torch.bool, device=probabilities.device)
+        reshaped[group.index] = True
+        part = group.kind.reshape(probabilities[group.index], group.parameters, group.state)
+        probabilities[group.index] = part.to(probabilities.dtype)
+    return reshaped
+
+
+def _faults(shaped: Shaped) -> Tensor:
+    """Why a row cannot be drawn, `[rows]`."""
+    nothing = shaped.statistics.failed | ~shaped.kept.any(-1)
+    undecided = ~shaped.control.temperature.isfinite()
+    return torch.where(nothing, int(Fault.LOGITS), torch.where(undecided, int(Fault.POLICY), int(Fault.NONE)))
+
+
+def _absorb(rows: Rows, outcome: Outcome, fault: Tensor) -> Tensor:
+    """Step 7: the states `[rows, most figures]` after the draw, NaN where a policy has fewer. Faults are noted."""
+    width = max((len(group.kind.state) for group in rows.groups), default=0)
+    states = torch.full((len(rows), width), torch.nan, dtype=torch.float64, device=fault.device)
+    for group in rows.groups:
+        if not group.state:
+            continue
+        part = Outcome(*(getattr(outcome, field.name)[group.index].double() for field in fields(Outcome)))
+        try:
+            group.state = _renewed(group, part)
+        except Exception:
+            _absorb_one_by_one(group, part, rows, fault)
+        for place, value in enumerate(group.kind.state):
+            states[group.index, place] = group.state[value.name]
+    return states
+
+
+def _renewed(group: Group, outcome: Outcome) -> Columns:
+    state = group.kind.absorb(group.parameters, group.state, outcome)
+    _check_columns(group, **{value.name: state[value.name] for value in group.kind.state})
+    return {name: column.double() for name, column in state.items()}
+
+
+def _absorb_one_by_one(group: Group, outcome: Outcome, rows: Rows, fault: Tensor) -> None:
+    """A loop over rows, entered only after a policy has raised, to find the row that it raises for."""
+    for member, row in enumerate(group.rows):
+        one = torch.tensor([member], device=group.index.device)
+        alone = Group(group.kind, [row], one, _select(group.parameters, one), _select(group.state, one))
+        part = Outcome(*(getattr(outcome, field.name)[one] for field in fields(Outcome)))
+        try:
+            for name, column in _renewed(alone, part).items():
+                group.state[name] = group.state[name].index_copy(0, one, column)
+        except Exception as raised:
+            rows.faults[row] = f"{type(raised).__name__}: {raised}"[:200]
+            fault[row] = int(Fault.POLICY)
+
+
+def _report_greedy(columns: InfoColumns, greedy: Tensor) -> None:
+    """The figures of rows that take the most likely token, in place."""
+    columns.final_entropy = columns.final_entropy.masked_fill(greedy, 0.0)
+    columns.effective = torch.where(greedy, columns.effective.clamp(max=1), columns.effective)
+    columns.top_token_prob = columns.top_token_prob.masked_fill(greedy, 1.0)
+    columns.scaled_entropy = columns.scaled_entropy.masked_fill(greedy, torch.nan)
+    columns.kept_mass = columns.kept_mass.masked_fill(greedy, torch.nan)

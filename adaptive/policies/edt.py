@@ -7,8 +7,16 @@ from typing import ClassVar
 import torch
 
 from adaptive.entropy import Statistics
-from adaptive.parameters import number
-from adaptive.policies.base import Columns, Control, Policy, bounds_conflict, within
+from adaptive.parameters import number, positive
+from adaptive.policies.base import (
+    Columns,
+    Control,
+    Policy,
+    bounds_conflict,
+    highest_temperature,
+    lowest_temperature,
+    within,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +27,11 @@ class Edt(Policy):
     """
 
     name: ClassVar[str] = "edt"
-    base_temperature: float = number(
-        1.0, "Temperature approached at high entropy (T0).", minimum=0.0, minimum_excluded=True
-    )
+    base_temperature: float = positive(1.0, "Temperature approached at high entropy (T0).")
     theta: float = number(1.5, "Strength; 0 is a fixed temperature.", unit="nats", minimum=0.0)
-    base: float = number(0.8, "Base of the power (N).", minimum=0.0, minimum_excluded=True, maximum=1.0)
-    min_temperature: float = number(0.01, "Lowest temperature.", minimum=0.0, minimum_excluded=True)
-    max_temperature: float = number(2.0, "Highest temperature.", minimum=0.0, minimum_excluded=True)
+    base: float = positive(0.8, "Base of the power (N).", maximum=1.0)
+    min_temperature: float = lowest_temperature(0.01)
+    max_temperature: float = highest_temperature()
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         return bounds_conflict(self.min_temperature, self.max_temperature)

@@ -8,8 +8,16 @@ from typing import ClassVar
 import torch
 
 from adaptive.entropy import Statistics
-from adaptive.parameters import choice, number
-from adaptive.policies.base import Columns, Control, Policy
+from adaptive.parameters import choice, number, positive
+from adaptive.policies.base import (
+    Columns,
+    Control,
+    Policy,
+    bounds_conflict,
+    highest_temperature,
+    lowest_temperature,
+    within,
+)
 
 NORMALIZERS = ("nats", "vocabulary", "possible")
 
@@ -25,21 +33,20 @@ class EntropyBand(Policy):
 
     name: ClassVar[str] = "entropy_band"
     low_entropy: float = number(0.5, "Where the ramp begins, in the unit of the normalizer.", unit="nats", minimum=0.0)
-    high_entropy: float = number(
-        4.0, "Where the ramp ends; above low_entropy.", unit="nats", minimum=0.0, minimum_excluded=True
-    )
-    temperature_at_low: float = number(1.3, "Temperature at and below low_entropy.", minimum=0.0, minimum_excluded=True)
-    temperature_at_high: float = number(
-        0.7, "Temperature at and above high_entropy.", minimum=0.0, minimum_excluded=True
-    )
-    exponent: float = number(1.0, "Bends the ramp; 1 is a straight line.", minimum=0.0, minimum_excluded=True)
+    high_entropy: float = positive(4.0, "Where the ramp ends; above low_entropy.", unit="nats")
+    temperature_at_low: float = number(1.3, "Temperature at and below low_entropy.", minimum=0.0)
+    temperature_at_high: float = number(0.7, "Temperature at and above high_entropy.", minimum=0.0)
+    exponent: float = positive(1.0, "Bends the ramp; 1 is a straight line.")
     normalizer: str = choice(
         "nats",
         "Unit of the entropy: nats, or a share of ln(vocabulary size) or of ln(tokens the model holds possible).",
         NORMALIZERS,
     )
+    min_temperature: float = lowest_temperature(0.01)
+    max_temperature: float = highest_temperature(10.0)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from bounds_conflict(self.min_temperature, self.max_temperature)
         if self.high_entropy <= self.low_entropy:
             yield "high_entropy", f"must be above low_entropy, which is {self.low_entropy:g}"
         if self.normalizer != "nats" and self.high_entropy > 1.0:
@@ -56,4 +63,4 @@ class EntropyBand(Policy):
         low, high = parameters["low_entropy"], parameters["high_entropy"]
         x = ((h - low) / (high - low)).clamp(0.0, 1.0) ** parameters["exponent"]
         cold, hot = parameters["temperature_at_low"], parameters["temperature_at_high"]
-        return Control(cold + (hot - cold) * x)
+        return within(cold + (hot - cold) * x, parameters)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from adaptive.entropy import Statistics
-from adaptive.parameters import number
+from adaptive.parameters import positive
 from adaptive.policies.base import Columns, Control, Policy
 
 
@@ -13,9 +13,7 @@ class Fixed(Policy):
     """The same temperature at every step."""
 
     name: ClassVar[str] = "fixed"
-    temperature: float = number(
-        1.0, "Temperature; 1 leaves the distribution as it is.", minimum=0.0, minimum_excluded=True
-    )
+    temperature: float = positive(1.0, "Temperature; 1 leaves the distribution as it is.")
 
     @classmethod
     def control(cls, statistics: Statistics, parameters: Columns, state: Columns) -> Control:

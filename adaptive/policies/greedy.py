@@ -14,7 +14,8 @@ class Greedy(Policy):
     """Always the most likely token; among equals the one with the lowest id."""
 
     name: ClassVar[str] = "greedy"
+    sometimes_greedy: ClassVar[bool] = True
 
     @classmethod
     def control(cls, statistics: Statistics, parameters: Columns, state: Columns) -> Control:
-        return Control(torch.full_like(statistics.entropy, torch.nan))
+        return Control(torch.zeros_like(statistics.entropy))

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from adaptive.entropy import Statistics, moments
 from adaptive.parameters import number
-from adaptive.policies.base import Columns, Control, Policy, bounds_conflict
+from adaptive.policies.base import (
+    Columns,
+    Control,
+    Policy,
+    bounds_conflict,
+    highest_temperature,
+    lowest_temperature,
+)
 
 _ROUNDS = 40
 """Bisection alone would need 40 rounds for the widest bounds in use; Newton mostly takes four."""
@@ -25,23 +32,23 @@ class TargetEntropy(Policy):
 
     name: ClassVar[str] = "target_entropy"
     target_entropy: float = number(1.5, "Entropy wanted after temperature, before filters.", unit="nats", minimum=0.0)
-    min_temperature: float = number(0.1, "Lowest temperature.", minimum=0.0, minimum_excluded=True)
-    max_temperature: float = number(2.0, "Highest temperature.", minimum=0.0, minimum_excluded=True)
+    min_temperature: float = lowest_temperature()
+    max_temperature: float = highest_temperature()
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         return bounds_conflict(self.min_temperature, self.max_temperature)
 
     @classmethod
     def control(cls, statistics: Statistics, parameters: Columns, state: Columns) -> Control:
-        target = parameters["target_entropy"].double()
-        low, high = parameters["min_temperature"].double().log(), parameters["max_temperature"].double().log()
+        target = parameters["target_entropy"]
+        low, high = parameters["min_temperature"].log(), parameters["max_temperature"].log()
         shifted = statistics.logits - statistics.maximum[:, None]
         u, reached = solve(shifted, target, low, high)
         # The ends of what temperature can do at all: T -> 0 leaves the ties at the top, T -> inf all that is possible.
         least = (shifted == 0).sum(-1).double().log()
         most = statistics.possible.double().log()
         infeasible = (target < least) | (target > most)
-        return Control(u.exp().to(statistics.entropy.dtype), saturated=~reached, infeasible=infeasible)
+        return Control(u.exp(), saturated=~reached, infeasible=infeasible)
 
 
 def solve(shifted: Tensor, target: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import adaptive
 from adaptive import Edt, EntropyBand, Filters, Fixed, Greedy, Policy, Rows, RowSettings, TargetEntropy
 from adaptive.draw import draw, uniform
 from adaptive.parameters import number
-from adaptive.policies import Control
+from adaptive.policies import Control, StateValue
 from tests import oracle
 
 MIXED = [
@@ -33,7 +33,7 @@ def random_logits(rows, vocab, spread=3.0, seed=0):
 
 
 def infos(logits, rows, masked=None):
-    return [info for info, _ in adaptive.unpack(adaptive.step(logits, rows, masked)[1])]
+    return [info for info, _ in adaptive.step(logits, rows, masked)[1].records()]
 
 
 def test_the_seeds_nine_names_and_figures():
@@ -101,7 +101,7 @@ def test_a_broken_row_is_an_error_of_that_row_alone():
             harmed = logits.clone()
             harmed[victim] = broken
             got = infos(harmed, Rows(MIXED))
-            assert [info.failed for info in got] == [row == victim for row in range(len(MIXED))]
+            assert [bool(info.fault) for info in got] == [row == victim for row in range(len(MIXED))]
             assert [repr(info) for row, info in enumerate(got) if row != victim] == [
                 repr(info) for row, info in enumerate(expected) if row != victim
             ]
@@ -109,21 +109,21 @@ def test_a_broken_row_is_an_error_of_that_row_alone():
 
 def test_masked_tokens_are_never_drawn_and_leave_the_original_figures_alone():
     logits = random_logits(1, 5)
-    masked = (torch.tensor([0, 0, 0]), torch.tensor([0, 2, 4]))
+    masked = adaptive.Masks((torch.tensor([0, 0, 0]), torch.tensor([0, 2, 4])))
     drawn = {infos(logits, Rows([RowSettings(seed=seed)]), masked)[0].token_id for seed in range(50)}
     assert drawn <= {1, 3}
     with_mask, without = infos(logits, Rows([RowSettings()]), masked)[0], infos(logits, Rows([RowSettings()]))[0]
     assert with_mask.original_entropy == without.original_entropy
     assert with_mask.effective_vocab_size == 2
-    everything = (torch.zeros(5, dtype=torch.int64), torch.arange(5))
+    everything = adaptive.Masks((torch.zeros(5, dtype=torch.int64), torch.arange(5)))
     for policy in (Fixed(), Greedy(), TargetEntropy()):
-        assert infos(logits, Rows([RowSettings(policy)]), everything)[0].failed
+        assert infos(logits, Rows([RowSettings(policy)]), everything)[0].fault == adaptive.Fault.LOGITS
 
 
 def test_candidates_are_the_most_likely_tokens_of_the_original_distribution():
     logits = random_logits(2, 100)
     rows = Rows([RowSettings(Fixed(0.7), Filters(top_k=2), candidates=4), RowSettings(Greedy(), candidates=4)])
-    for row, (info, choices) in zip(logits, adaptive.unpack(adaptive.step(logits, rows)[1]), strict=True):
+    for row, (info, choices) in zip(logits, adaptive.step(logits, rows)[1].records(), strict=True):
         log_p = oracle.log_softmax(row.numpy().astype(np.float64))
         assert [c.token_id for c in choices] == list(np.argsort(-log_p)[:4])
         assert [c.logprob for c in choices] == pytest.approx(sorted(log_p)[:-5:-1], abs=1e-5)
@@ -175,6 +175,7 @@ class Counting(Policy):
     """A policy with state: the temperature counts the tokens drawn."""
 
     name: ClassVar[str] = "counting"
+    state: ClassVar[tuple] = (StateValue("count", "Tokens drawn."),)
     start: float = number(1.0, "Where to begin.")
 
     def initial_state(self):
@@ -185,8 +186,8 @@ class Counting(Policy):
         return Control(state["count"])
 
     @classmethod
-    def absorb(cls, parameters, state, surprisal, final_entropy):
-        assert surprisal.shape == final_entropy.shape == state["count"].shape
+    def absorb(cls, parameters, state, outcome):
+        assert outcome.surprisal.shape == outcome.final_entropy.shape == state["count"].shape
         return {"count": state["count"] + 1.0}
 
 
@@ -225,7 +226,7 @@ filters = st.builds(
 def test_what_holds_for_every_row(row, policy, chosen, seed):
     logits = torch.tensor([row])
     info = infos(logits, Rows([RowSettings(policy, chosen, seed)]))[0]
-    assert not info.failed
+    assert not info.fault
     assert 0.0 <= info.original_entropy <= math.log(len(row)) + 1e-5
     assert 0.0 <= info.final_entropy <= math.log(max(info.effective_vocab_size, 1)) + 1e-5
     assert 1 <= info.effective_vocab_size <= len(row)
