@@ -1,9 +1,12 @@
-"""Prompts to token ids, away from the event loop, with every limit checked before the work is done."""
+"""Prompts to token ids, and all else that needs the tokenizer, away from the event loop and within limits."""
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from server.constraints import ConstraintError, Constraints
+from server.engine.request import Form
 from server.engine.tokenizer import PromptError, Tokenizer
 from server.errors import Violation
 
@@ -17,10 +20,31 @@ class Prompts:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._context_length = context_length
+        self._constraints = Constraints(tokenizer, vocab_size)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="tokenizer")
 
-    async def read(self, message: Any, violations: list[Violation]) -> tuple[int, ...]:
-        """Token ids of a message with the oneof `input`; what is wrong goes to `violations`."""
+    async def form(self, message: Any, tokens: Sequence[int], violations: list[Violation]) -> Form | None:
+        """The form of a message with the oneof `form`, after `tokens`; None if there is none."""
+        kind = message.WhichOneof("form")
+        if kind is None:
+            return None
+        loop = asyncio.get_running_loop()
+        text = getattr(message, kind)
+        try:
+            return await loop.run_in_executor(self._pool, self._constraints.form, kind, text, tokens)
+        except ConstraintError as error:
+            violations.append(Violation(f"constraint.{kind}", str(error)))
+            return None
+
+    async def containing(self, texts: Sequence[str]) -> frozenset[int]:
+        """The tokens that contain one of `texts`."""
+        loop = asyncio.get_running_loop()
+        found = [await loop.run_in_executor(self._pool, self._tokenizer.containing, text) for text in texts]
+        return frozenset().union(*found)
+
+    async def read(self, message: Any, violations: list[Violation], room: int) -> tuple[int, ...]:
+        """Token ids of a message with the oneof `input`; what is wrong goes to `violations`. room: the tokens that
+        the context must hold beside them."""
         kind = message.WhichOneof("input")
         if kind is None:
             violations.append(Violation("input", "one of text, token_ids and chat must be set"))
@@ -31,7 +55,7 @@ class Prompts:
         else:
             ids = await self._encoded(kind, message, violations)
         if len(violations) == before:
-            self._check_length(kind, len(ids), violations)
+            self._check_length(kind, len(ids), violations, room)
         return tuple(ids)
 
     def _ids(self, ids: Any, violations: list[Violation]) -> list[int]:
@@ -66,11 +90,10 @@ class Prompts:
             violations.append(Violation(kind, str(error)))
             return []
 
-    def _check_length(self, kind: str, length: int, violations: list[Violation]) -> None:
+    def _check_length(self, kind: str, length: int, violations: list[Violation], room: int) -> None:
+        most = self._context_length - room
         if length == 0:
             violations.append(Violation(kind, "must not be empty"))
-        elif length >= self._context_length:
-            room = self._context_length - 1
-            violations.append(
-                Violation(kind, f"must have at most {room} tokens, to leave room for one; it has {length}")
-            )
+        elif length > most:
+            beside = f", to leave room for {room}" if room else ""
+            violations.append(Violation(kind, f"must have at most {most} tokens{beside}; it has {length}"))

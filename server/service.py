@@ -3,12 +3,16 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import grpc
 
-from server import __version__, convert
+from server import __version__
 from server.config import Config
+from server.convert.policies import policy_descriptions
+from server.convert.requests import read_breakers, read_request, read_score, tokens_per_message, wants_info
+from server.convert.responses import finished_message, output_message, started_message
 from server.engine.engine import Engine, EngineDown, QueueFull, TooLarge
 from server.engine.events import Drawn, Event, Failed, Finished, Started
 from server.engine.model import Model
@@ -54,7 +58,7 @@ class Streams:
 
 
 class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
-    """Generate. Admission is the engine's; nothing is sent before the first token."""
+    """Generate and Score. Admission is the engine's; nothing is sent before the first token."""
 
     def __init__(self, model: Model, tokenizer: Tokenizer, prompts: Prompts, engine: Engine, streams: Streams) -> None:
         self._model = model
@@ -68,17 +72,32 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[generation_pb2.GenerateResponse]:
         """Stream one generation."""
+        async for event in self._stream(request, context, self._read_generation):
+            yield generation_pb2.GenerateResponse(**event)
+
+    async def Score(
+        self, request: generation_pb2.ScoreRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[generation_pb2.ScoreResponse]:
+        """Stream the sampling info of a given text."""
+        async for event in self._stream(request, context, self._read_scoring):
+            yield generation_pb2.ScoreResponse(**event)
+
+    async def _stream(
+        self, request: Any, context: grpc.aio.ServicerContext, read: Callable[[Any], Awaitable[GenerationRequest]]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The events of one stream, by the names of their fields."""
         peer = context.peer()  # asked now: once the call is gone, grpcio reads freed memory for the answer
         async with reporting(context):
             if self.draining:
                 raise unavailable("the server is shutting down")
-            generation = await self._read(request)
+            check_model(request.model, self._model.name)
+            generation = await read(request)
             queue = self._streams.open(generation.id)
             outcome = "cancelled"
             try:
                 self._submit(generation)
-                async for response in self._respond(request, generation, queue):
-                    yield response
+                async for event in self._respond(request, generation, queue):
+                    yield event
                 outcome = "finished"
             except RequestError as error:
                 outcome = error.reason
@@ -92,14 +111,30 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
                     generation.id, outcome, generation.policy.name, len(generation.prompt), peer,
                 )  # fmt: skip
 
-    async def _read(self, request: generation_pb2.GenerateRequest) -> GenerationRequest:
-        check_model(request.model, self._model.name)
+    async def _read_generation(self, request: generation_pb2.GenerateRequest) -> GenerationRequest:
         violations: list[Violation] = []
-        arguments = convert.read_request(request, self._model.vocab_size, violations)
-        prompt = await self._prompts.read(request, violations)
+        arguments = read_request(request, self._model.vocab_size, violations)
+        prompt = await self._prompts.read(request, violations, len(arguments["resume"].tokens) + 1)
+        form = await self._prompts.form(request.constraint, arguments["resume"].tokens, violations)
+        return await self._resolved(request, arguments | {"prompt": prompt, "form": form}, violations)
+
+    async def _read_scoring(self, request: generation_pb2.ScoreRequest) -> GenerationRequest:
+        violations: list[Violation] = []
+        arguments = read_score(request, self._model.vocab_size, violations)
+        text = await self._prompts.read(request, violations, 0)
+        if text and arguments["scored_from"] >= len(text):
+            allowed = f"must leave a token to score; the text has {len(text)}"
+            violations.append(Violation("prompt_tokens", allowed))
+        return await self._resolved(request, arguments | {"prompt": text}, violations)
+
+    async def _resolved(
+        self, request: Any, arguments: dict[str, Any], violations: list[Violation]
+    ) -> GenerationRequest:
+        """INVALID_ARGUMENT with every violation, if there are any."""
+        breakers = await self._prompts.containing(read_breakers(request.penalties, violations))
         if violations:
             raise invalid(violations)
-        return GenerationRequest(id=secrets.token_hex(8), prompt=prompt, **arguments)
+        return GenerationRequest(id=secrets.token_hex(8), breakers=breakers, **arguments)
 
     def _submit(self, generation: GenerationRequest) -> None:
         try:
@@ -112,24 +147,24 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             raise invalid([Violation("stopping.max_output_tokens", f"is too large: {large}")]) from large
 
     async def _respond(
-        self, request: generation_pb2.GenerateRequest, generation: GenerationRequest, queue: asyncio.Queue[Event]
-    ) -> AsyncIterator[generation_pb2.GenerateResponse]:
-        gather, with_info = convert.tokens_per_message(request), convert.wants_info(request)
+        self, request: Any, generation: GenerationRequest, queue: asyncio.Queue[Event]
+    ) -> AsyncIterator[dict[str, Any]]:
+        gather, with_info = tokens_per_message(request), wants_info(request)
         drawn: list[Drawn] = []
         while True:
             event = await queue.get()
             rest = event.text if isinstance(event, Finished) else ""
             if isinstance(event, Started):
-                yield convert.started_message(generation, event, self._model.name)
+                yield {"started": started_message(generation, event, self._model.name)}
             elif isinstance(event, Drawn):
                 drawn.append(event)
             elif isinstance(event, Failed):
                 raise unavailable(event.message) if event.unavailable else internal(event.message)
             if len(drawn) >= gather or (isinstance(event, Finished) and (drawn or rest)):
-                yield convert.output_message(drawn, rest, self._token_bytes, with_info)
+                yield {"output": output_message(drawn, rest, self._token_bytes, with_info)}
                 drawn = []
             if isinstance(event, Finished):
-                yield convert.finished_message(event)
+                yield {"finished": finished_message(event)}
                 return
 
 
@@ -167,7 +202,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.ListPoliciesRequest, context: grpc.aio.ServicerContext
     ) -> model_pb2.ListPoliciesResponse:
         """List the policies."""
-        return convert.policy_descriptions()
+        return policy_descriptions()
 
     async def CountTokens(
         self, request: model_pb2.CountTokensRequest, context: grpc.aio.ServicerContext
@@ -176,7 +211,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         async with reporting(context):
             check_model(request.model, self._model.name)
             violations: list[Violation] = []
-            ids = await self._prompts.read(request, violations)
+            ids = await self._prompts.read(request, violations, 1)
             if violations:
                 raise invalid(violations)
             return model_pb2.CountTokensResponse(token_count=len(ids), token_ids=ids)

@@ -49,8 +49,8 @@ class FakeModel:
             assert piece.start < piece.cache.capacity
             new = [next(lasts)] if piece.tokens is None else list(piece.tokens)
             seen[piece.start :] = new
-            if piece.draws:
-                rows.append(self.logits(seen))
+            end = len(seen) - piece.skips
+            rows.extend(self.logits(seen[:place]) for place in range(end - piece.draws + 1, end + 1))
         return torch.stack(rows) if rows else torch.zeros(0, VOCAB)
 
 

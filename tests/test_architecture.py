@@ -10,7 +10,15 @@ import thermostat
 from thermostat.v1 import policy_pb2
 
 ROOT = Path(__file__).parents[1]
-WIRE = {"server/convert.py", "server/service.py", "server/app.py", "server/errors.py", "server/prompts.py"}
+WIRE = {
+    "server/convert/policies.py",
+    "server/convert/requests.py",
+    "server/convert/responses.py",
+    "server/service.py",
+    "server/app.py",
+    "server/errors.py",
+    "server/prompts.py",
+}
 
 
 def imports(path: Path) -> set[str]:

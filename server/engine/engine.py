@@ -3,8 +3,8 @@
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -14,11 +14,11 @@ import adaptive
 from adaptive import Rows
 from server.engine.detokenizer import TokenBytes
 from server.engine.events import Event, Failed, Finished
-from server.engine.generation import Generation, Stage
+from server.engine.generation import Generation, Scoring, Stage
 from server.engine.kv_cache import RowCache
 from server.engine.model import Model, Piece
 from server.engine.request import GenerationRequest
-from server.engine.scheduler import Limits, Plan, Scheduler
+from server.engine.scheduler import Chunk, Limits, Plan, Scheduler
 
 Deliver = Callable[[list[tuple[str, Event]]], None]
 """Takes all events of a step, with the ids of their requests. Called on the engine's thread; must not block."""
@@ -109,6 +109,7 @@ class LocalEngine:
 
     def submit(self, request: GenerationRequest) -> None:
         room = self._model.context_length - len(request.prompt)
+        room = 1 if request.scored_from is not None else room
         need = len(request.prompt) + min(request.stopping.max_output_tokens, room) - 1
         if need > self._scheduler.limits.kv_tokens:
             raise TooLarge(f"it can need {need} tokens of KV memory; there are {self._scheduler.limits.kv_tokens}")
@@ -168,11 +169,22 @@ class LocalEngine:
         while self._inbox:
             message = self._inbox.popleft()
             if isinstance(message, GenerationRequest):
-                generation = Generation(message, self._model.context_length, self._model.eos)
-                self._generations[message.id] = generation
-                self._scheduler.add(generation)
+                self._open(message)
             elif message in self._generations:
                 self._retire(self._generations[message])
+
+    def _open(self, request: GenerationRequest) -> None:
+        kind = Generation if request.scored_from is None else Scoring
+        try:
+            generation = kind(request, self._model.context_length, self._model.eos, self._token_bytes)
+        except Exception:
+            _log.exception("generation %s could not begin", request.id)
+            with self._lock:
+                self._live -= 1
+            self._deliver([(request.id, Failed("a fault of the server, before the first token"))])
+            return
+        self._generations[request.id] = generation
+        self._scheduler.add(generation)
 
     def _retire(self, generation: Generation) -> None:
         self._scheduler.retire(generation)
@@ -182,82 +194,143 @@ class LocalEngine:
             self._live -= 1
 
     def _settle(self) -> None:
-        """Take the rows of generations that have ended out of the sampler."""
+        """Take the rows of generations that have ended out of the sampler; give new policies to those that turned."""
         keep = [row for row, member in enumerate(self._members) if member.stage is Stage.DECODING]
-        if len(keep) < len(self._members):
-            self._members = [self._members[row] for row in keep]
-            self._rows = self._rows.change(keep)
-            self._last = self._last[torch.tensor(keep, dtype=torch.int64, device=self._last.device)]
+        anew = {row: self._members[row].settings for row in keep if self._members[row].turned}
+        if len(keep) == len(self._members) and not anew:
+            return
+        self._members = [self._members[row] for row in keep]
+        for member in self._members:
+            member.turned = False
+        self._rows = self._rows.change(keep, anew=anew)
+        self._last = self._last[torch.tensor(keep, dtype=torch.int64, device=self._last.device)]
 
     def _forward(self, plan: Plan) -> Tensor:
-        """Logits of all rows that draw: those that decode, then those whose prompt is now complete."""
-        pieces = [Piece(self._caches[g.id], len(g.request.prompt) + g.output_tokens - 1, None) for g in plan.decoding]
+        """Logits of all rows that draw, those that decode before those whose prompt is now complete, and then those of
+        what is scored."""
+        decoding = [Piece(self._caches[g.id], len(g.request.prompt) + g.output_tokens - 1, None) for g in plan.decoding]
+        pieces = [(piece, generation) for piece, generation in zip(decoding, plan.decoding, strict=True)]
         for chunk in plan.chunks:
             generation = chunk.generation
             cache = self._caches.setdefault(generation.id, RowCache(generation.kv_tokens))
-            prompt = generation.request.prompt[chunk.start : chunk.stop]
-            pieces.append(Piece(cache, chunk.start, prompt, chunk.completes))
+            pieces.extend((piece, generation) for piece in _pieces(chunk, cache))
         try:
-            logits = self._model.forward(pieces, self._last)
+            logits = self._model.forward([piece for piece, _ in pieces], self._last)
         except Exception:
             _log.exception("a step failed; its rows are now computed one by one")
-            logits = self._one_by_one(plan, pieces)
+            logits = self._one_by_one(pieces)
         for chunk in plan.chunks:
             if chunk.generation.stage is Stage.PREFILLING:
                 self._scheduler.advance(chunk)
         return logits
 
-    def _one_by_one(self, plan: Plan, pieces: Sequence[Piece]) -> Tensor:
+    def _one_by_one(self, pieces: Sequence[tuple[Piece, Generation]]) -> Tensor:
         """The same step, each row alone: only the row that cannot be computed fails, by way of NaN logits.
 
         Writing keys and values again at the same positions changes nothing.
         """
         logits = []
-        for row, piece in enumerate(pieces):
+        for row, (piece, generation) in enumerate(pieces):
             mine = self._last[row : row + 1] if piece.tokens is None else self._last[:0]
             try:
                 out = self._model.forward([piece], mine)
             except Exception:
                 _log.exception("a row failed")
-                out = torch.full((int(piece.draws), self._model.vocab_size), torch.nan, device=self._model.device)
-                if not piece.draws:  # a prompt that is not complete draws nothing: end it here
-                    broken = plan.chunks[row - len(plan.decoding)]
-                    self._retire(broken.generation)
-                    self._deliver([(broken.generation.id, Failed("the model failed on this prompt"))])
+                out = torch.full((piece.draws, self._model.vocab_size), torch.nan, device=self._model.device)
+                # A prompt that is not complete draws nothing: end it here.
+                if not piece.draws and generation.stage is Stage.PREFILLING:
+                    self._retire(generation)
+                    self._deliver([(generation.id, Failed("the model failed on this prompt"))])
             logits.append(out.float())
         return torch.cat(logits)
 
     def _draw(self, plan: Plan, logits: Tensor) -> list[tuple[str, Event]]:
-        joining = [chunk.generation for chunk in plan.chunks if chunk.completes]
+        draws = [chunk for chunk in plan.chunks if not isinstance(chunk.generation, Scoring)]
+        joining = [chunk.generation for chunk in draws if chunk.completes]
         if joining:
             self._rows = self._rows.change(range(len(self._members)), [g.settings for g in joining])
             self._members = self._members + joining
-        if not self._members:
-            return []
-        self._last, report = adaptive.step(logits, self._rows, self._masked())
         events: list[tuple[str, Event]] = []
-        for generation, (info, choices) in zip(self._members, adaptive.unpack(report), strict=True):
-            events.extend((generation.id, event) for event in self._take(generation, info, choices))
+        drawing = len(self._members)
+        if drawing:
+            self._last, report = adaptive.step(logits[:drawing], self._rows, self._masks())
+            for row, (generation, record) in enumerate(zip(self._members, report.records(), strict=True)):
+                events.extend(self._take(generation, *record, report.faults.get(row)))
+        if len(draws) < len(plan.chunks):
+            events.extend(self._score(plan.chunks[len(draws) :], logits[drawing:]))
         return events
 
-    def _take(self, generation: Generation, info: adaptive.SamplingInfo, choices: list[adaptive.Choice]) -> list[Event]:
+    def _score(self, chunks: Sequence[Chunk], logits: Tensor) -> Iterator[tuple[str, Event]]:
+        """Score the next tokens of texts. The loop is over time, where one step waits for another, and over texts."""
+        for chunk in chunks:
+            scoring, places = chunk.generation, chunk.scored
+            mine, logits = logits[: len(places)], logits[len(places) :]
+            assert isinstance(scoring, Scoring)
+            given = torch.tensor([scoring.request.prompt[place + 1] for place in places], device=logits.device)
+            size = 1 if scoring.sequential else max(len(places), 1)
+            for part, tokens in zip(mine.split(size), given.split(size), strict=True):
+                if scoring.stage is Stage.DONE:
+                    break
+                yield from self._score_part(scoring, part, tokens)
+
+    def _score_part(self, scoring: Scoring, logits: Tensor, tokens: Tensor) -> Iterator[tuple[str, Event]]:
+        settings = scoring.settings
+        rows = Rows([replace(settings, position=settings.position + i) for i in range(len(tokens))], logits.device)
+        _, report = adaptive.step(logits, rows, tokens=tokens)
+        for row, record in enumerate(report.records()):
+            if scoring.stage is not Stage.DONE:
+                yield from self._take(scoring, *record, report.faults.get(row))
+
+    def _take(
+        self, generation: Generation, info: adaptive.SamplingInfo, choices: list[adaptive.Choice], said: str | None
+    ) -> list[tuple[str, Event]]:
         """A row's events. Whatever goes wrong in it ends its own request and no other."""
+        events: list[Event]
         try:
-            if info.failed:
-                raise ArithmeticError("the model gave no distribution (NaN or infinite logits)")
-            events = generation.take(info, choices, self._token_bytes)
+            if info.fault == adaptive.Fault.LOGITS:
+                raise ArithmeticError("the model gave no distribution (NaN or infinite logits), or masks left nothing")
+            if info.fault:
+                raise ArithmeticError(f"the policy failed: {said or 'it gave no temperature'}")
+            events = generation.take(info, choices)
         except Exception as fault:
             _log.exception("generation %s failed at token %d", generation.id, generation.output_tokens)
             told = str(fault) if isinstance(fault, ArithmeticError) else "a fault of the server"
             events = [Failed(f"{told}, at output token {generation.output_tokens}")]
         if isinstance(events[-1], Finished | Failed):
             self._retire(generation)
-        return events
+        return [(generation.id, event) for event in events]
 
-    def _masked(self) -> tuple[Tensor, Tensor] | None:
-        """(row, token) indices of the ends that may not be drawn yet; None, as nearly always, if there are none."""
+    def _masks(self) -> adaptive.Masks | None:
+        """What may not be drawn now: ends before min_output_tokens, and what leaves a form; None, as nearly always, if
+        there is nothing. The loops are over rows that have such a rule; a form is an automaton on the host."""
+        device = self._model.device
         pairs = [(row, token) for row, member in enumerate(self._members) for token in member.suppressed]
-        if not pairs:
+        formed = [(row, member.request.form) for row, member in enumerate(self._members) if member.request.form]
+        if not pairs and not formed:
             return None
-        rows, tokens = torch.tensor(pairs, dtype=torch.int64, device=self._model.device).T
-        return rows, tokens
+        masks = adaptive.Masks()
+        if pairs:
+            rows, tokens = torch.tensor(pairs, dtype=torch.int64, device=device).T
+            masks.ruled_out = (rows, tokens)
+        if formed:
+            words = torch.stack([torch.frombuffer(bytearray(form.allowed()), dtype=torch.uint8) for _, form in formed])
+            bits = (words[:, :, None] >> torch.arange(8, dtype=torch.uint8)) & 1
+            allowed = bits.flatten(1)[:, : self._model.vocab_size].bool()
+            masks.allowed = (torch.tensor([row for row, _ in formed], device=device), allowed.to(device))
+        return masks
+
+
+def _pieces(chunk: Chunk, cache: RowCache) -> Iterator[Piece]:
+    """What the model computes of a chunk. Tokens that had been drawn are computed one by one, as they were then: with
+    that a resumed generation has the bits of the uncut one."""
+    if chunk.replays:
+        last = chunk.stop - 1
+        for place, token in enumerate(chunk.tokens, chunk.start):
+            yield Piece(cache, place, (token,), int(chunk.completes and place == last))
+        return
+    scored = chunk.scored
+    if len(scored):
+        yield Piece(cache, chunk.start, chunk.tokens, len(scored), chunk.stop - scored.stop)
+    else:
+        scores = isinstance(chunk.generation, Scoring)
+        yield Piece(cache, chunk.start, chunk.tokens, int(chunk.completes and not scores))

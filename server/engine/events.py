@@ -5,6 +5,9 @@ from array import array
 from dataclasses import dataclass, field
 
 from adaptive.info import Choice, SamplingInfo
+from adaptive.policies import PolicyState
+from adaptive.signals import Signal
+from server.engine.request import Resume
 
 
 class FinishReason(enum.Enum):
@@ -16,6 +19,8 @@ class FinishReason(enum.Enum):
     MAX_OUTPUT_TOKENS = "max_output_tokens"
     CONTEXT_LENGTH = "context_length"
     TIME_LIMIT = "time_limit"
+    ENTROPY_STOP = "entropy_stop"
+    SCORED = "scored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +33,18 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One token, and the text that it completes (often its own, sometimes none)."""
+    """One token, and the text that it completes (often its own, sometimes none).
+
+    state: the policy's after it. phase: that it was drawn in, None if the policy has no phases.
+    """
 
     index: int
     info: SamplingInfo
     choices: list[Choice]
     text: str
+    state: PolicyState | None = None
+    phase: int | None = None
+    signals: list[Signal] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -57,7 +68,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of a generation that went well. text: what was still held back. Times in seconds."""
+    """The end of a generation that went well. text: what was still held back. Times in seconds.
+
+    resume: how to go on from here; None after scoring.
+    """
 
     reason: FinishReason
     matched: str | int | None
@@ -68,6 +82,7 @@ class Finished:
     prefill_seconds: float
     decode_seconds: float
     record: Record
+    resume: Resume | None
 
 
 @dataclass(frozen=True, slots=True)

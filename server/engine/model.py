@@ -27,15 +27,17 @@ def padded(count: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The next tokens of one generation: `tokens` at position `start` and on; `draws` if logits are wanted.
+    """The next tokens of one generation: `tokens` at position `start` and on.
 
-    tokens: ids on the host, or None for the one token that is on the device already.
+    tokens: ids on the host, or None for the one token that is on the device already. draws: of how many of its last
+    tokens the logits are wanted, skipping the last `skips`.
     """
 
     cache: RowCache
     start: int
     tokens: Sequence[int] | None
-    draws: bool = True
+    draws: int = 1
+    skips: int = 0
 
 
 class Model:
@@ -57,20 +59,21 @@ class Model:
         self.eos = frozenset(eos if isinstance(eos, (list, tuple)) else [] if eos is None else [eos])
 
     def forward(self, pieces: Sequence[Piece], last_tokens: Tensor) -> Tensor:
-        """Logits `[drawing pieces, vocab]` after all pieces, computed side by side in one sequence.
+        """Logits `[draws of all pieces, vocab]`, computed side by side in one sequence.
 
         last_tokens: int64, the tokens on the device for the pieces without tokens, which come first.
         """
         positions: list[int] = []
         fresh: list[int] = []
-        segments, drawing = [], []
+        segments: list[Segment] = []
+        drawing: list[int] = []
         for piece in pieces:
             length = 1 if piece.tokens is None else len(piece.tokens)
             segments.append(Segment(piece.cache, len(positions), piece.start, length))
             positions.extend(range(piece.start, piece.start + length))
             fresh.extend(piece.tokens or ())
-            if piece.draws:
-                drawing.append(len(positions) - 1)
+            end = len(positions) - piece.skips
+            drawing.extend(range(end - piece.draws, end))
         rows = len(drawing)
         spare = 0
         if self.device.type == "cpu":
@@ -106,7 +109,7 @@ class Model:
         none = torch.zeros(0, dtype=torch.int64, device=self.device)
         third = len(probe) // 3
         got = [
-            self.forward([Piece(other, 0, probe[:5], False), Piece(cache, 0, probe[:third])], none),
+            self.forward([Piece(other, 0, probe[:5], 0), Piece(cache, 0, probe[:third])], none),
             self.forward([Piece(cache, third, probe[third : 2 * third])], none),
         ]
         got += [self.forward([Piece(cache, i, probe[i : i + 1])], none) for i in range(2 * third, len(probe))]

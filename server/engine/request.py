@@ -1,10 +1,14 @@
 """What the engine is asked to do: one generation, fully resolved. Knows neither torch nor grpc."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from adaptive.filters import Filters
-from adaptive.policies import Fixed, Policy
+from adaptive.penalties import Penalties
+from adaptive.policies import Fixed, Policy, PolicyState
+from adaptive.signals import Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +24,36 @@ class Stopping:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """Where a generation was cut: its tokens so far, and what its policy and its monitor knew after the last."""
+
+    tokens: tuple[int, ...] = ()
+    state: PolicyState | None = None
+    recent_entropy: tuple[float, ...] = ()
+    saturated_run: int = 0
+
+
+class Form(Protocol):
+    """A form that the output must have, at the place that the output has come to. Owned by one generation."""
+
+    def allowed(self) -> bytes:
+        """Which tokens may come next: one bit a token, least significant first, in whole 32-bit words."""
+
+    def advance(self, token: int) -> None:
+        """Take in a drawn token. ValueError if it leaves the form."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more may come."""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One generation. prompt: token ids, at least one. seed: unsigned 64 bits. arrival: on the monotonic clock."""
+    """One generation. prompt: token ids, at least one. seed: unsigned 64 bits. arrival: on the monotonic clock.
+
+    breakers: tokens that break a repetition, for DRY. scored_from: if set, nothing is drawn, and the tokens of `prompt`
+    from there on are scored.
+    """
 
     id: str
     prompt: tuple[int, ...]
@@ -30,4 +62,11 @@ class GenerationRequest:
     stopping: Stopping = Stopping()
     seed: int = 0
     candidates: int = 0
+    penalties: Penalties = Penalties()
+    bias: Mapping[int, float] = field(default_factory=dict)
+    breakers: frozenset[int] = frozenset()
+    resume: Resume = Resume()
+    form: Form | None = None
+    rules: tuple[Rule, ...] = ()
+    scored_from: int | None = None
     arrival: float = field(default_factory=time.monotonic)

@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-from server.engine.generation import Generation, Stage
+from server.engine.generation import Generation, Scoring, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,19 +15,46 @@ class Limits:
     chunk: int
 
 
+SCORED_AT_ONCE = 64
+"""Most tokens of a text that a step scores; fewer, where each has to wait for the one before it."""
+SCORED_IN_SEQUENCE = 16
+REPLAYED_AT_ONCE = 32
+"""Most tokens of a resume that a step computes: each alone, as it was computed when it was drawn."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The part of a prompt that the next step computes. Parts begin at multiples of the chunk size whatever else
-    runs, so that a prompt is always computed in the same pieces."""
+    """The part of a prompt, with the tokens of a resume after it, that the next step computes. Parts begin at multiples
+    of the chunk size whatever else runs, so that a prompt is always computed in the same pieces."""
 
     generation: Generation
     start: int
     stop: int
 
     @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens themselves."""
+        prompt = self.generation.request.prompt
+        if self.replays:
+            return self.generation.request.resume.tokens[self.start - len(prompt) : self.stop - len(prompt)]
+        return prompt[self.start : self.stop]
+
+    @property
+    def replays(self) -> bool:
+        """Whether these are tokens that had been drawn."""
+        return self.start >= len(self.generation.request.prompt)
+
+    @property
     def completes(self) -> bool:
         """Whether the prompt is complete with it, so that a token can be drawn."""
-        return self.stop == len(self.generation.request.prompt)
+        return self.stop == self.generation.given
+
+    @property
+    def scored(self) -> range:
+        """For a text that is scored: the positions whose logits tell of the next token."""
+        if not isinstance(self.generation, Scoring):
+            return range(0)
+        return range(max(self.start, self.generation.first - 1), min(self.stop, self.generation.given - 1))
 
 
 @dataclass(slots=True)
@@ -80,18 +107,29 @@ class Scheduler:
         plan = Plan(list(self.decoding))
         room = self.limits.chunk
         for generation in self.prefilling:
-            start = generation.prefilled
-            stop = min(start + self.limits.chunk, len(generation.request.prompt))
-            if stop - start > room:
+            chunk = self._next_chunk(generation)
+            if chunk.stop - chunk.start > room:
                 break
-            room -= stop - start
-            plan.chunks.append(Chunk(generation, start, stop))
+            room -= chunk.stop - chunk.start
+            plan.chunks.append(chunk)
+        # What draws comes before what is scored, as the rows of the sampler do.
+        plan.chunks.sort(key=lambda chunk: isinstance(chunk.generation, Scoring))
         return plan
 
+    def _next_chunk(self, generation: Generation) -> Chunk:
+        start, prompt = generation.prefilled, len(generation.request.prompt)
+        size = self.limits.chunk
+        if isinstance(generation, Scoring):
+            size = min(size, SCORED_IN_SEQUENCE if generation.sequential else SCORED_AT_ONCE)
+        if start < prompt:
+            return Chunk(generation, start, min(start + size, prompt))
+        return Chunk(generation, start, min(start + min(REPLAYED_AT_ONCE, size), generation.given))
+
     def advance(self, chunk: Chunk) -> None:
-        """Note that a prompt piece has been computed; a complete prompt starts to decode."""
+        """Note that a prompt piece has been computed; a complete prompt starts to decode. What is scored does not: it
+        ends with its last chunk."""
         chunk.generation.prefilled = chunk.stop
-        if chunk.completes:
+        if chunk.completes and not isinstance(chunk.generation, Scoring):
             chunk.generation.stage = Stage.DECODING
             self.prefilling.remove(chunk.generation)
             self.decoding.append(chunk.generation)

@@ -7,6 +7,8 @@ from jinja2 import TemplateError
 
 from server.engine.detokenizer import TokenBytes
 
+_MOST_REMEMBERED = 256
+
 
 class PromptError(ValueError):
     """The prompt cannot become tokens; the message says why."""
@@ -19,7 +21,23 @@ class Tokenizer:
         self._tokenizer = tokenizer
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
         self.token_bytes = TokenBytes(tokenizer)
+        self._containing: dict[str, frozenset[int]] = {}
         self.longest_token = max(map(len, tokenizer.get_vocab()))
+
+    @property
+    def hugging_face(self) -> Any:
+        """The tokenizer itself."""
+        return self._tokenizer
+
+    def containing(self, text: str) -> frozenset[int]:
+        """The tokens whose bytes contain `text`. Looks at the whole vocabulary once for each text."""
+        known = self._containing.get(text)
+        if known is None:
+            data = text.encode()
+            known = frozenset(i for i in range(len(self._tokenizer)) if data in self.token_bytes(i))
+            if len(self._containing) < _MOST_REMEMBERED:
+                self._containing[text] = known
+        return known
 
     @property
     def has_chat_template(self) -> bool:

@@ -4,16 +4,40 @@ from dataclasses import fields
 
 import pytest
 
-from thermostat import Edt, EntropyBand, Fixed, Greedy, Policy, TargetEntropy, parse_policy
-from thermostat.policies import format_policy
+from thermostat import (
+    AdaptiveP,
+    Bell,
+    Edt,
+    EntropyBand,
+    EntropyEvent,
+    EntropyFeedback,
+    EntropyPolynomial,
+    Fixed,
+    Greedy,
+    Mirostat,
+    Phase,
+    Phased,
+    Plugin,
+    Policy,
+    Preset,
+    Quadrant,
+    TargetEntropy,
+    parse_policy,
+)
 from thermostat.v1 import policy_pb2
+from thermostat.words import format_policy
 
 ARMS = {field.name: field for field in policy_pb2.Policy.DESCRIPTOR.oneofs_by_name["kind"].fields}
-CLASSES = {policy.name: policy for policy in (Fixed, Greedy, EntropyBand, Edt, TargetEntropy)}
+_PLAIN = (
+    Fixed, Greedy, EntropyBand, Edt, TargetEntropy, EntropyFeedback, Mirostat, Quadrant, AdaptiveP, Bell,
+    EntropyPolynomial,
+)  # fmt: skip
+CLASSES = {policy.name: policy for policy in _PLAIN}
+STRUCTURED = {"phased": Phased, "plugin": Plugin, "preset": Preset}
 
 
 def test_every_policy_of_the_contract_has_a_dataclass_with_its_parameters_in_order() -> None:
-    declared = {name: [field.name for field in fields(policy)] for name, policy in CLASSES.items()}
+    declared = {name: [field.name for field in fields(policy)] for name, policy in (CLASSES | STRUCTURED).items()}
     assert declared == {name: [field.name for field in arm.message_type.fields] for name, arm in ARMS.items()}
 
 
@@ -35,6 +59,28 @@ def test_a_policy_without_parameters_sets_its_kind_and_nothing_else(name: str) -
 def test_words_and_dataclasses_make_the_same_message(text: str, policy: Policy) -> None:
     assert parse_policy(text) == policy.to_proto()
     assert parse_policy(format_policy(policy.to_proto())) == policy.to_proto()
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Phased(
+            [Phase(Fixed(1.2), "</think>"), Phase(Mirostat(tau=2.0), EntropyEvent(below=0.2, tokens=3)), Phase("edt")]
+        ),
+        Plugin("mine", {"gain": 2.0, "mode": "fast"}),
+        Preset("entropix"),
+    ],
+)
+def test_policies_with_parts_go_through_words_and_back(policy: Policy) -> None:
+    assert parse_policy(format_policy(policy.to_proto())) == policy.to_proto()
+
+
+def test_a_phase_says_until_when_it_lasts() -> None:
+    message = Phased([Phase(Fixed(1.2), "</think>"), Phase("edt:theta=2", EntropyEvent(above=3.0)), Phase(Fixed(), 5)])
+    phases = message.to_proto().phased.phases
+    assert [phase.WhichOneof("until") for phase in phases] == ["marker", "entropy_event", "tokens"]
+    assert phases[1].policy.edt.theta == 2.0
+    assert phases[1].entropy_event.above == 3.0 and not phases[1].entropy_event.HasField("tokens")
 
 
 @pytest.mark.parametrize(

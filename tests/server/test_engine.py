@@ -125,10 +125,10 @@ def test_a_fault_on_the_host_in_one_row_fails_that_row_only(monkeypatch):
 
     take = generation.Generation.take
 
-    def broken(self, info, choices, token_bytes):
+    def broken(self, info, choices):
         if self.id == "bad" and self.output_tokens == 2:
             raise RuntimeError("secret detail")
-        return take(self, info, choices, token_bytes)
+        return take(self, info, choices)
 
     monkeypatch.setattr(generation.Generation, "take", broken)
     with Harness() as harness:

@@ -10,7 +10,7 @@ from server.engine.scheduler import Limits, Scheduler
 
 def generation(name="g", prompt=5, most=10, context=100):
     request = GenerationRequest(name, tuple(range(1, prompt + 1)), stopping=Stopping(max_output_tokens=most))
-    return Generation(request, context, frozenset())
+    return Generation(request, context, frozenset(), lambda token: b"")
 
 
 def test_first_come_first_served_and_no_one_overtakes_a_large_one():

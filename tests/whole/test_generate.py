@@ -179,8 +179,12 @@ def test_a_deadline_is_an_error_and_frees_the_row(client):
 
 def test_every_policy_is_listed_as_it_is_declared(client):
     listed = {policy.name: policy for policy in client.policies()}
-    assert list(listed) == list(POLICIES) == [f.name for f in pb.GenerateRequest().policy.DESCRIPTOR.fields]
+    arms = [field.name for field in pb.GenerateRequest().policy.DESCRIPTOR.fields]
+    assert [*listed, "plugin", "preset"] == [*POLICIES, "plugin", "preset"] == arms
     for name, kind in POLICIES.items():
+        assert [value.name for value in listed[name].state] == [value.name for value in kind.state]
+        if name == "phased":  # its one parameter is a structure
+            continue
         declared = [parameter.name for parameter in kind.parameters()]
         assert [parameter.name for parameter in listed[name].parameters] == declared
         arm = pb.GenerateRequest().policy.DESCRIPTOR.fields_by_name[name].message_type

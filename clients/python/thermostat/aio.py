@@ -14,7 +14,7 @@ import grpc.aio
 from thermostat.channel import HEALTH_SERVING, HEALTH_WATCH, OPTIONS, health_request, health_status
 from thermostat.errors import Unavailable, cancelled, error_from, translated
 from thermostat.events import Event, Output, unwrap
-from thermostat.request import GenerateOptions, Prompt, count_request, generate_request
+from thermostat.request import GenerateOptions, Prompt, ScoreOptions, count_request, generate_request, score_request
 from thermostat.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc
 
 if TYPE_CHECKING:
@@ -115,6 +115,11 @@ class AsyncClient:
         request = generate_request(prompt, options)
         return AsyncGeneration(self._generation.Generate(request, timeout=timeout, metadata=self._metadata))
 
+    def score(self, text: Prompt, *, timeout: float | None = None, **options: Unpack[ScoreOptions]) -> AsyncGeneration:
+        """Read a text, token by token. Arguments as of `Client.score`."""
+        request = score_request(text, options)
+        return AsyncGeneration(self._generation.Score(request, timeout=timeout, metadata=self._metadata))
+
     async def text(self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[GenerateOptions]) -> str:
         """The whole text that `generate` gives."""
         options.setdefault("sampling_info", False)
@@ -133,6 +138,12 @@ class AsyncClient:
         request = model_pb2.ListPoliciesRequest()
         with translated():
             return list((await self._model.ListPolicies(request, timeout=timeout, metadata=self._metadata)).policies)
+
+    async def presets(self, *, timeout: float | None = None) -> list[model_pb2.PresetDescription]:
+        """Every preset of the server: settings known by a name."""
+        request = model_pb2.ListPoliciesRequest()
+        with translated():
+            return list((await self._model.ListPolicies(request, timeout=timeout, metadata=self._metadata)).presets)
 
     async def count_tokens(
         self,

@@ -17,7 +17,7 @@ from rich.text import Text
 from thermostat import errors, render
 from thermostat.client import Client, Generation
 from thermostat.events import Event
-from thermostat.flags import PolicyWords, given, prompt_flags, read_prompt, request_flags
+from thermostat.flags import PolicyWords, given, prompt_flags, read_prompt, request_flags, score_flags
 from thermostat.request import Prompt
 from thermostat.run import Run
 from thermostat.together import together
@@ -123,6 +123,37 @@ def generate(
     click.get_current_context().exit(status)
 
 
+@main.command(short_help="Read a text and show what each token's entropy was.")
+@prompt_flags
+@click.option("--policy", type=PolicyWords(), default="fixed", show_default=True, help="What would have set it.")
+@click.option("--prompt-tokens", type=int, metavar="N", help="Tokens at the beginning not to score.  [default: 1]")
+@score_flags
+@click.pass_obj
+def score(
+    client: Client, /, prompt: str | None, file: Any, token_ids: bool, chat: bool, system: str | None,
+    show_steps: bool, as_json: bool, timeout: float | None, **options: Any,
+) -> None:  # fmt: skip
+    """Read PROMPT (- reads it from standard input) and tell the entropy of each token; nothing is drawn.
+
+    \b
+    Example:
+      thermostat score --file server/app.py --policy target_entropy --show-steps
+    """
+    words = read_prompt(prompt, file, token_ids, chat, system)
+    try:
+        scoring = client.score(words, timeout=timeout, **given(options))
+    except (TypeError, ValueError) as error:  # a number that its field cannot hold
+        raise click.UsageError(str(error)) from None
+    run, out = Run(options["policy"]), render.console()
+    for event in scoring:
+        if as_json:
+            click.echo(_json(event))
+        for piece in [] if as_json else run.take(event):
+            out.out(render.visible(piece.text), style=render.colour(piece.entropy), end="", highlight=False)
+    if not as_json:
+        _sum_up(run, out, show_steps)
+
+
 @main.command(short_help="Continue a prompt under several policies at once.")
 @prompt_flags
 @click.option(
@@ -172,13 +203,14 @@ def compare(
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
 @click.pass_obj
 def policies(client: Client, /, as_json: bool) -> None:
-    """List the policies: parameters, units, ranges, defaults."""
-    found = client.policies()
+    """List the policies, with parameters, units, ranges and defaults, and the presets."""
+    found, presets = client.policies(), client.presets()
     if as_json:
-        click.echo(_line(ListPoliciesResponse(policies=found)))
+        click.echo(_line(ListPoliciesResponse(policies=found, presets=presets)))
         return
     out = render.console()
     out.print(render.policies(found))
+    out.print(render.presets(presets))
     out.print(Text("Use one as --policy NAME or --policy NAME:PARAMETER=VALUE,PARAMETER=VALUE", style="dim"))
 
 

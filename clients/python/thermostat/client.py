@@ -12,7 +12,7 @@ import grpc
 from thermostat.channel import HEALTH_SERVING, HEALTH_WATCH, OPTIONS, health_request, health_status
 from thermostat.errors import Unavailable, error_from, translated
 from thermostat.events import Event, Output, unwrap
-from thermostat.request import GenerateOptions, Prompt, count_request, generate_request
+from thermostat.request import GenerateOptions, Prompt, ScoreOptions, count_request, generate_request, score_request
 from thermostat.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc
 
 if TYPE_CHECKING:
@@ -109,12 +109,20 @@ class Client:
         """Continue a prompt; yields one `Started`, the `Output` as tokens are drawn, one `Finished`.
 
         prompt: text, token ids, or a chat as a list of {"role": ..., "content": ...}. The options, with units and
-        defaults, are those of `thermostat.request.GenerateOptions`: policy, seed, top_k, top_p, min_p,
-        max_output_tokens, min_output_tokens, stop_sequences, stop_token_ids, ignore_eos, time_limit, sampling_info,
-        candidates, max_tokens_per_message, add_generation_prompt, model.
+        defaults, are those of `thermostat.request.GenerateOptions`: policy, seed, the filters (top_k, top_p, ...),
+        penalties, logit_bias, constraint, signals, the stopping rules (max_output_tokens, stop_sequences, ...), resume,
+        what is reported (sampling_info, candidates, max_tokens_per_message), add_generation_prompt, model.
         """
         request = generate_request(prompt, options)
         return Generation(self._generation.Generate(request, timeout=timeout, metadata=self._metadata))
+
+    def score(self, text: Prompt, *, timeout: float | None = None, **options: Unpack[ScoreOptions]) -> Generation:
+        """Read a text; yields one `Started`, `Output` with the sampling info of each token, one `Finished`.
+
+        Nothing is drawn: the info says what the policy would have done. Options: `thermostat.request.ScoreOptions`.
+        """
+        request = score_request(text, options)
+        return Generation(self._generation.Score(request, timeout=timeout, metadata=self._metadata))
 
     def text(self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[GenerateOptions]) -> str:
         """The whole text that `generate` gives."""
@@ -134,6 +142,12 @@ class Client:
         request = model_pb2.ListPoliciesRequest()
         with translated():
             return list(self._model.ListPolicies(request, timeout=timeout, metadata=self._metadata).policies)
+
+    def presets(self, *, timeout: float | None = None) -> list[model_pb2.PresetDescription]:
+        """Every preset of the server: settings known by a name."""
+        request = model_pb2.ListPoliciesRequest()
+        with translated():
+            return list(self._model.ListPolicies(request, timeout=timeout, metadata=self._metadata).presets)
 
     def count_tokens(
         self,

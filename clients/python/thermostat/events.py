@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from thermostat.v1.generation_pb2 import Finished, FinishReason, GenerateResponse, Output, Started, Token
+from thermostat.v1.generation_pb2 import (
+    Finished,
+    FinishReason,
+    GenerateResponse,
+    Output,
+    ScoreResponse,
+    Started,
+    Token,
+)
 
 __all__ = ["Event", "FinishReason", "Finished", "Output", "Started", "Token", "unwrap"]
 
@@ -12,7 +20,7 @@ Event: TypeAlias = Started | Output | Finished
 """One `Started`, any number of `Output`, one `Finished`."""
 
 
-def unwrap(response: GenerateResponse) -> Event | None:
+def unwrap(response: GenerateResponse | ScoreResponse) -> Event | None:
     """The event that a response carries; None for a kind that this client does not know."""
     kind = response.WhichOneof("event")
     return getattr(response, kind) if kind else None

@@ -6,35 +6,37 @@ means, its unit and its range: protos/thermostat/v1/policy.proto, or `thermostat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeAlias
 
-from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
-
 from thermostat.v1 import policy_pb2
+from thermostat.words import build, parse_policy
 
-_KINDS: dict[str, FieldDescriptor] = {
-    field.name: field for field in policy_pb2.Policy.DESCRIPTOR.oneofs_by_name["kind"].fields
-}
-_NUMBERS = {FieldDescriptor.TYPE_DOUBLE: float, FieldDescriptor.TYPE_FLOAT: float}
-_BOOLEANS = {"true": True, "false": False}
+
+class Policy:
+    """Base of the policies. Pass one as `policy=` to a client."""
+
+    def to_proto(self) -> policy_pb2.Policy:
+        """The message. ValueError for something that the contract lacks."""
+        raise NotImplementedError  # each policy has its own
 
 
 @dataclass(frozen=True)
-class Policy:
-    """Base of the policies. Pass one as `policy=` to a client."""
+class _Plain(Policy):
+    """A policy whose parameters are numbers and choices."""
 
     name: ClassVar[str]
     """The policy's field in the `Policy` message."""
 
     def to_proto(self) -> policy_pb2.Policy:
         """The message; parameters that are None stay unset. ValueError for a choice that the contract lacks."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        return _build(self.name, {name: value for name, value in given.items() if value is not None})
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        return build(self.name, {name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True)
-class Fixed(Policy):
+class Fixed(_Plain):
     """The same temperature at every step."""
 
     name: ClassVar[str] = "fixed"
@@ -42,14 +44,14 @@ class Fixed(Policy):
 
 
 @dataclass(frozen=True)
-class Greedy(Policy):
+class Greedy(_Plain):
     """Always the most likely token."""
 
     name: ClassVar[str] = "greedy"
 
 
 @dataclass(frozen=True)
-class EntropyBand(Policy):
+class EntropyBand(_Plain):
     """A ramp of temperature over a band of entropy; normalizer is "nats", "vocabulary" or "possible"."""
 
     name: ClassVar[str] = "entropy_band"
@@ -59,10 +61,12 @@ class EntropyBand(Policy):
     temperature_at_high: float | None = None
     exponent: float | None = None
     normalizer: str | None = None
+    min_temperature: float | None = None
+    max_temperature: float | None = None
 
 
 @dataclass(frozen=True)
-class Edt(Policy):
+class Edt(_Plain):
     """Entropy-based dynamic temperature, base_temperature * base ** (theta / entropy); theta in nats."""
 
     name: ClassVar[str] = "edt"
@@ -74,7 +78,7 @@ class Edt(Policy):
 
 
 @dataclass(frozen=True)
-class TargetEntropy(Policy):
+class TargetEntropy(_Plain):
     """The temperature at which the distribution has `target_entropy` nats, solved at every step."""
 
     name: ClassVar[str] = "target_entropy"
@@ -83,7 +87,168 @@ class TargetEntropy(Policy):
     max_temperature: float | None = None
 
 
-PolicyLike: TypeAlias = Policy | policy_pb2.Policy | str
+@dataclass(frozen=True)
+class EntropyFeedback(_Plain):
+    """A controller that holds `measure` ("final_entropy", "original_entropy" or "surprisal") at a setpoint in nats."""
+
+    name: ClassVar[str] = "entropy_feedback"
+    setpoint: float | None = None
+    measure: str | None = None
+    half_life: float | None = None
+    kp: float | None = None
+    ki: float | None = None
+    base_temperature: float | None = None
+    min_temperature: float | None = None
+    max_temperature: float | None = None
+
+
+@dataclass(frozen=True)
+class Mirostat(_Plain):
+    """Mirostat v2, in nats; surprise is "model" (the paper) or "renormalized" (llama.cpp)."""
+
+    name: ClassVar[str] = "mirostat"
+    tau: float | None = None
+    eta: float | None = None
+    initial_mu: float | None = None
+    surprise: str | None = None
+    temperature: float | None = None
+
+
+@dataclass(frozen=True)
+class Quadrant(_Plain):
+    """Four actions in the corners of entropy and varentropy, and a plain one between them."""
+
+    name: ClassVar[str] = "quadrant"
+    low_entropy: float | None = None
+    high_entropy: float | None = None
+    low_varentropy: float | None = None
+    high_varentropy: float | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    low_low_temperature: float | None = None
+    low_low_top_k: int | None = None
+    low_low_top_p: float | None = None
+    low_low_min_p: float | None = None
+    low_high_temperature: float | None = None
+    low_high_top_k: int | None = None
+    low_high_top_p: float | None = None
+    low_high_min_p: float | None = None
+    high_low_temperature: float | None = None
+    high_low_top_k: int | None = None
+    high_low_top_p: float | None = None
+    high_low_min_p: float | None = None
+    high_high_temperature: float | None = None
+    high_high_top_k: int | None = None
+    high_high_top_p: float | None = None
+    high_high_min_p: float | None = None
+    entropy_gain: float | None = None
+    varentropy_gain: float | None = None
+    min_temperature: float | None = None
+    max_temperature: float | None = None
+
+
+@dataclass(frozen=True)
+class AdaptiveP(_Plain):
+    """Prefers tokens whose probability is near a target that adapts to what was drawn."""
+
+    name: ClassVar[str] = "adaptive_p"
+    target: float | None = None
+    decay: float | None = None
+    temperature: float | None = None
+
+
+@dataclass(frozen=True)
+class Bell(_Plain):
+    """A bell of temperature around a chosen entropy, a share of ln(vocabulary size)."""
+
+    name: ClassVar[str] = "bell"
+    base_temperature: float | None = None
+    peak: float | None = None
+    center: float | None = None
+    width: float | None = None
+    min_temperature: float | None = None
+    max_temperature: float | None = None
+
+
+@dataclass(frozen=True)
+class EntropyPolynomial(_Plain):
+    """Sharpens where entropy is high, by a polynomial (arXiv 2410.01104)."""
+
+    name: ClassVar[str] = "entropy_polynomial"
+    coefficient_4: float | None = None
+    coefficient_3: float | None = None
+    coefficient_2: float | None = None
+    coefficient_1: float | None = None
+    coefficient_0: float | None = None
+    threshold: float | None = None
+    min_temperature: float | None = None
+    max_temperature: float | None = None
+
+
+@dataclass(frozen=True)
+class EntropyEvent:
+    """Ends a phase: the original entropy is at least `above`, or at most `below`, nats, for `tokens` in a row."""
+
+    above: float | None = None
+    below: float | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A policy, and until when it lasts: a marker in the text (str), a number of tokens (int), an EntropyEvent, or,
+    for the last phase, None."""
+
+    policy: PolicyLike
+    until: str | int | EntropyEvent | None = None
+
+
+@dataclass(frozen=True)
+class Phased(Policy):
+    """One policy after another: `Phased([Phase(Fixed(1.2), "</think>"), Phase(Fixed(0.6))])`."""
+
+    phases: Sequence[Phase] = ()
+
+    def to_proto(self) -> policy_pb2.Policy:
+        message = policy_pb2.Policy(phased=policy_pb2.PhasedPolicy())
+        for phase in self.phases:
+            added = message.phased.phases.add(policy=to_message(phase.policy))
+            if isinstance(phase.until, str):
+                added.marker = phase.until
+            elif isinstance(phase.until, EntropyEvent):
+                given = {name: value for name, value in vars(phase.until).items() if value is not None}
+                added.entropy_event.CopyFrom(policy_pb2.EntropyEvent(**given))
+            elif phase.until is not None:
+                added.tokens = phase.until
+        return message
+
+
+@dataclass(frozen=True)
+class Plugin(Policy):
+    """A policy that a package adds to the server; `parameters` are numbers, and words for choices."""
+
+    name: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_proto(self) -> policy_pb2.Policy:
+        message = policy_pb2.Policy(plugin=policy_pb2.PluginPolicy(name=self.name))
+        message.plugin.parameters.update(dict(self.parameters))
+        return message
+
+
+@dataclass(frozen=True)
+class Preset(Policy):
+    """Settings known by a name, such as `Preset("mirostat2.llamacpp")`; `thermostat policies` lists them."""
+
+    name: str = ""
+
+    def to_proto(self) -> policy_pb2.Policy:
+        return policy_pb2.Policy(preset=policy_pb2.PresetPolicy(name=self.name))
+
+
+PolicyLike: TypeAlias = "Policy | policy_pb2.Policy | str"
 """A dataclass of this module, the message itself, or the words that `parse_policy` reads."""
 
 
@@ -92,82 +257,3 @@ def to_message(policy: PolicyLike) -> policy_pb2.Policy:
     if isinstance(policy, str):
         return parse_policy(policy)
     return policy.to_proto() if isinstance(policy, Policy) else policy
-
-
-def parse_policy(text: str) -> policy_pb2.Policy:
-    """Read `name` or `name:parameter=value,parameter=value`, such as `target_entropy:target_entropy=1.5`.
-
-    Names are those of the contract; a choice is its short lower-case name (`normalizer=vocabulary`).
-    Raises ValueError that names the policy or parameter at fault and what is allowed.
-    """
-    name, colon, rest = (part.strip() for part in text.partition(":"))
-    given: dict[str, Any] = {}
-    for assignment in rest.split(",") if colon else []:
-        parameter, equals, value = (part.strip() for part in assignment.partition("="))
-        if not (parameter and equals and value):
-            raise ValueError(f"policy {name}: expected parameter=value, not {assignment.strip()!r}")
-        if parameter in given:
-            raise ValueError(f"policy {name}: parameter {parameter} is given twice")
-        given[parameter] = value
-    return _build(name, given)
-
-
-def format_policy(message: policy_pb2.Policy) -> str:
-    """The words that `parse_policy` would read as this message."""
-    kind = message.WhichOneof("kind")
-    if kind is None:
-        return "fixed"
-    words = [f"{field.name}={_word(field, value)}" for field, value in getattr(message, kind).ListFields()]
-    return f"{kind}:{','.join(words)}" if words else kind
-
-
-def _build(name: str, given: dict[str, Any]) -> policy_pb2.Policy:
-    if name not in _KINDS:
-        raise ValueError(f"no policy is named {name!r}; there are {', '.join(_KINDS)}")
-    parameters = _KINDS[name].message_type.fields_by_name
-    message = policy_pb2.Policy()
-    kind = getattr(message, name)
-    kind.SetInParent()
-    for parameter, value in given.items():
-        if parameter not in parameters:
-            allowed = f"it takes {', '.join(parameters)}" if parameters else "it takes none"
-            raise ValueError(f"policy {name}: no parameter is named {parameter!r}; {allowed}")
-        try:
-            setattr(kind, parameter, _read(parameters[parameter], value))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"policy {name}: {parameter} must be {error}, not {value!r}") from None
-    return message
-
-
-def _read(field: FieldDescriptor, value: Any) -> Any:
-    """The value of a field; the error says what is wanted, to complete "must be ..."."""
-    if field.type == FieldDescriptor.TYPE_ENUM:
-        choices = _choices(field.enum_type)
-        if value not in choices:
-            raise ValueError(f"one of {', '.join(choices)}")
-        return choices[value]
-    if field.type == FieldDescriptor.TYPE_BOOL:
-        if str(value).lower() not in _BOOLEANS:
-            raise ValueError("true or false")
-        return _BOOLEANS[str(value).lower()]
-    if field.type == FieldDescriptor.TYPE_STRING:
-        return value
-    number = _NUMBERS.get(field.type, int)
-    try:
-        return number(value)
-    except (TypeError, ValueError):
-        raise ValueError("a number" if number is float else "a whole number") from None
-
-
-def _choices(enum: EnumDescriptor) -> dict[str, int]:
-    """Values by short name: ENTROPY_NORMALIZER_NATS of EntropyNormalizer is `nats`. Unspecified is no choice."""
-    prefix = "".join(f"_{letter}" if letter.isupper() else letter for letter in enum.name).strip("_").upper() + "_"
-    return {value.name.removeprefix(prefix).lower(): value.number for value in enum.values if value.number}
-
-
-def _word(field: FieldDescriptor, value: Any) -> str:
-    if field.type == FieldDescriptor.TYPE_ENUM:
-        return next((word for word, number in _choices(field.enum_type).items() if number == value), str(value))
-    if field.type == FieldDescriptor.TYPE_BOOL:
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -11,9 +11,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from thermostat.policies import format_policy
 from thermostat.run import Run
 from thermostat.v1 import generation_pb2, model_pb2
+from thermostat.words import format_policy
 
 # Upper ends in nats, and the colour below them: sure is cool, unsure is hot.
 SCALE = (
@@ -132,9 +132,9 @@ def _figure(value: float | None, form: str = ".2f") -> str:
 
 def steps(run: Run, width: int) -> Table:
     """A table of the steps: what the model knew, what the policy did, what was drawn. Entropies in nats."""
-    heads = ["step", "token", "entropy", "", "final", "change", "vocab", "top prob", "T", "rank", "bounds"]
-    shown = [head for head in heads if width >= _WITH_BARS or head not in ("", "bounds")]
-    table = _table(f"steps of {run.label}", *shown, left=("token", "", "bounds"))
+    heads = ["step", "token", "entropy", "", "final", "change", "vocab", "top prob", "T", "rank", "notes"]
+    shown = [head for head in heads if width >= _WITH_BARS or head not in ("", "notes")]
+    table = _table(f"steps of {run.label}", *shown, left=("token", "", "notes"))
     table.columns[1].no_wrap, table.columns[1].max_width = True, 24
     for token in run.tokens:
         cells = _step(token)
@@ -150,7 +150,9 @@ def _step(token: generation_pb2.Token) -> list[Text]:
 
     entropy, change = of("original_entropy"), of("entropy_change")
     hot = colour(entropy)
-    flags = [name for name in ("saturated", "infeasible") if of(name)]
+    notes = [name for name in ("saturated", "infeasible") if of(name)]
+    notes += [f"phase {info.phase}"] if info.HasField("phase") else []
+    notes += [_signal(signal) for signal in token.signals]
     return [
         Text(str(token.index)),
         Text(_token(token), hot),
@@ -162,8 +164,12 @@ def _step(token: generation_pb2.Token) -> list[Text]:
         Text(_figure(of("top_token_prob"))),
         Text(_figure(of("temperature"))),
         Text(str(token.rank) if token.HasField("rank") else "–"),
-        Text(" ".join(flags), "yellow"),
+        Text(" ".join(notes), "yellow"),
     ]
+
+
+def _signal(signal: generation_pb2.Signal) -> str:
+    return generation_pb2.SignalKind.Name(signal.kind).removeprefix("SIGNAL_KIND_").lower()
 
 
 def _token(token: generation_pb2.Token) -> str:
@@ -245,6 +251,16 @@ def policies(descriptions: Sequence[model_pb2.PolicyDescription]) -> RenderableT
             table.add_row(parameter.name, words, _range(parameter), parameter.unit, parameter.help)
         parts.append(table)
     return Group(*parts)
+
+
+def presets(descriptions: Sequence[model_pb2.PresetDescription]) -> Table:
+    """Every preset with what it stands for."""
+    table = _table(None, "preset", "policy", "filters", "where it comes from", left=("preset", "policy", "filters"))
+    table.columns[-1].justify = "left"
+    for preset in descriptions:
+        filters = ",".join(f"{field.name}={value:g}" for field, value in preset.filters.ListFields() if value)
+        table.add_row(preset.name, format_policy(preset.policy), filters, preset.summary)
+    return table
 
 
 def _range(parameter: model_pb2.ParameterDescription) -> str:

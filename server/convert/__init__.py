@@ -1,0 +1,1 @@
+"""Protobuf to the engine's words and back. The only place that knows both."""
