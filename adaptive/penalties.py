@@ -124,7 +124,7 @@ class Repetition:
         """Take in the token that each member has drawn, int64 `[members]`."""
         self._longest += 1
         if self._longest >= self.tokens.shape[-1]:
-            self._grow()
+            self._widen(self.tokens.shape[-1] + _GROWTH)
         new = tokens[:, None]
         broken = (new == self.breakers).any(-1, keepdim=True)
         self.breaks = self.breaks.scatter(-1, self.lengths[:, None], broken)
@@ -141,16 +141,15 @@ class Repetition:
     def copy_from(self, other: "Repetition", pairs: list[tuple[int, int]]) -> None:
         """Take over the tokens of members of `other`: (member here, member there) each."""
         self._longest = max(self._longest, other._longest)
-        while self.tokens.shape[-1] < other.tokens.shape[-1]:
-            self._grow()
-        while other.tokens.shape[-1] < self.tokens.shape[-1]:
-            other._grow()
+        capacity = max(self.tokens.shape[-1], other.tokens.shape[-1])
+        self._widen(capacity)
+        other._widen(capacity)
         to, source = torch.tensor(pairs, dtype=torch.int64, device=self.tokens.device).T
         for name in ("tokens", "lengths", "prompts", "breaks", "match"):
             getattr(self, name)[to] = getattr(other, name)[source]
 
-    def _grow(self) -> None:
-        more = self.tokens[:, :1].expand(-1, _GROWTH)
+    def _widen(self, capacity: int) -> None:
+        more = self.tokens[:, :1].expand(-1, capacity - self.tokens.shape[-1])
         self.tokens = torch.cat([self.tokens, more], -1)
         self.match = torch.cat([self.match, torch.zeros_like(more)], -1)
         self.breaks = torch.cat([self.breaks, torch.zeros_like(more, dtype=torch.bool)], -1)
