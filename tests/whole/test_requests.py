@@ -60,7 +60,7 @@ def alone(declared) -> list[Parameter]:
 
 
 @st.composite
-def policies(draw):
+def policies(draw, bad):
     """(a message, the fields that are wrong with it). One wrong value at most: conflicts are only looked at without."""
     kinds = {name: kind for name, kind in POLICIES.items() if name != "phased"}
     name = draw(st.sampled_from(sorted(kinds)))
@@ -68,7 +68,7 @@ def policies(draw):
     arm = getattr(message, name)
     arm.SetInParent()
     parameters = list(kinds[name].parameters())
-    wrong = draw(st.sampled_from(parameters)) if parameters and draw(st.booleans()) else None
+    wrong = draw(st.sampled_from(parameters)) if parameters and bad and draw(st.booleans()) else None
     if wrong is not None and (values := outside(wrong)):
         setattr(arm, wrong.name, draw(st.sampled_from(values)))
         return message, [f"policy.{name}.{wrong.name}"]
@@ -82,11 +82,11 @@ def policies(draw):
 
 
 @st.composite
-def declared(draw, kind, message, path):
+def declared(draw, kind, message, path, bad):
     """(a message of filters or penalties, the fields that are wrong with it)."""
     wrong = []
     for parameter in alone(kind):
-        choice = draw(st.sampled_from(["unset", "unset", "inside", "outside"]))
+        choice = draw(st.sampled_from(["unset", "inside"] + ["outside"] * bad))
         values = {"inside": inside(parameter), "outside": outside(parameter)}.get(choice, [])
         if values:
             setattr(message, parameter.name, draw(st.sampled_from(values)))
@@ -94,7 +94,7 @@ def declared(draw, kind, message, path):
     return message, wrong
 
 
-def stopping(draw):
+def stopping(draw, bad):
     """(Stopping, the fields that are wrong with it)."""
     message = pb.Stopping(max_output_tokens=3)
     options = [
@@ -106,7 +106,7 @@ def stopping(draw):
         (lambda: message.stop_token_ids.append(VOCAB), f"stopping.stop_token_ids[{len(message.stop_token_ids)}]"),
         (lambda: message.time_limit.FromNanoseconds(-1), "stopping.time_limit"),
     ]
-    change, field = draw(st.sampled_from(options))
+    change, field = draw(st.sampled_from(options if bad else options[:1]))
     change()
     return message, [field] if field else []
 
@@ -114,20 +114,22 @@ def stopping(draw):
 @st.composite
 def requests(draw):
     """(a GenerateRequest, the fields that are wrong with it)."""
-    policy, wrong = draw(policies())
-    filters, wrong_filters = draw(declared(Filters, pb.Filters(), "filters"))
-    penalties, wrong_penalties = draw(declared(Penalties, pb.Penalties(), "penalties"))
-    ends, wrong_ends = stopping(draw)
+    bad = draw(st.booleans())
+    policy, wrong = draw(policies(bad))
+    filters, wrong_filters = draw(declared(Filters, pb.Filters(), "filters", bad))
+    penalties, wrong_penalties = draw(declared(Penalties, pb.Penalties(), "penalties", bad))
+    ends, wrong_ends = stopping(draw, bad)
     request = pb.GenerateRequest(policy=policy, filters=filters, penalties=penalties, stopping=ends)
     wrong = wrong + wrong_filters + wrong_penalties + wrong_ends
-    prompt, field = draw(st.sampled_from(PROMPTS))
+    prompt, field = draw(st.sampled_from(PROMPTS if bad else PROMPTS[:2]))
     request.MergeFrom(pb.GenerateRequest(**prompt))
     wrong += [field] if field else []
-    bias = draw(st.sampled_from([{}, {7: -100.0, 8: 5.0}, {VOCAB: 1.0}, {7: 101.0}, {7: math.nan}]))
+    biases = [{}, {7: -100.0, 8: 5.0}, {VOCAB: 1.0}, {7: 101.0}, {7: math.nan}]
+    bias = draw(st.sampled_from(biases if bad else biases[:2]))
     request.logit_bias.update(bias)
     wrong += [f"logit_bias[{token}]" for token, value in bias.items() if token >= VOCAB or not abs(value) <= 100]
     if draw(st.booleans()):
-        request.response_options.candidates = draw(st.sampled_from([0, 20, 21, -1]))
+        request.response_options.candidates = draw(st.sampled_from([0, 20] + [21, -1] * bad))
         wrong += ["response_options.candidates"] if request.response_options.candidates in (21, -1) else []
     if draw(st.booleans()):
         request.seed = draw(st.integers(0, 2**64 - 1))
