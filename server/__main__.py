@@ -1,18 +1,24 @@
 """`python -m server`: the command that starts a server."""
 
 import asyncio
-import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
+
+from server.config import Config
+from server.sight.log import set_up
 
 # Read when torch is imported. OpenMP's threads spin while they wait; on cores that are shared with anything else, the
 # event loop to begin with, that costs more than it gains. A short spin measured best of both. See gcc's libgomp.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(context_settings={"auto_envvar_prefix": "THERMOSTAT", "show_default": True})
@@ -30,6 +36,15 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 @click.option("--context-length", type=click.IntRange(2), help="Serve a shorter context than the model's.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=50051, help="Port to listen on; 0 picks a free one.")
+@click.option("--uds", type=click.Path(path_type=Path), help="Listen on this Unix socket instead of --host and --port.")
+@click.option("--tls-cert", type=_FILE, help="Certificate chain, PEM. Read again when it changes.")
+@click.option("--tls-key", type=_FILE, help="Its key, PEM.")
+@click.option("--tls-client-ca", type=_FILE, help="Clients must have a certificate of one of these authorities, PEM.")
+@click.option("--insecure", is_flag=True, help="Plain text even where others can connect.")
+@click.option("--tokens", type=_FILE, help="Only callers with a bearer token of this TOML file. Read when it changes.")
+@click.option(
+    "--max-message-bytes", type=click.IntRange(1024, 1 << 30), default=4 << 20, help="Largest request, in bytes."
+)
 @click.option("--max-rows", type=click.IntRange(1, 1024), default=64, help="Most generations that decode at once.")
 @click.option("--max-queue", type=click.IntRange(0), default=256, help="Most generations that wait.")
 @click.option("--kv-memory", type=click.FloatRange(0, min_open=True), help="KV memory in GiB.  [default: found]")
@@ -37,19 +52,23 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 @click.option("--reflection/--no-reflection", default=None, help="Server reflection.  [default: on loopback only]")
 @click.option("--grace", type=click.FloatRange(0), default=30.0, help="Seconds that running streams get at the end.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="json: one object a line.")
 @click.version_option(package_name="thermostat-server")
-def main(log_level: str, **settings: Any) -> None:
+def main(log_level: str, log_format: str, **settings: Any) -> None:
     """Serve a language model over gRPC, with a temperature that follows the entropy of every token.
 
     Every option can also be set in the environment: --max-rows is THERMOSTAT_MAX_ROWS.
     """
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up(log_level, log_format)
     from server.app import serve  # torch is imported only now, after the environment is set
-    from server.config import Config
     from server.engine.loading import RefusedModel
 
     try:
-        status = asyncio.run(serve(Config(**settings)))
+        config = Config(**settings)
+    except ValueError as fault:
+        raise click.UsageError(str(fault)) from None
+    try:
+        status = asyncio.run(serve(config))
     except RefusedModel as refusal:
         raise click.ClickException(str(refusal)) from None
     except (OSError, RuntimeError) as fault:

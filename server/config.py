@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,36 @@ class Config:
     prefill_chunk: int | None = None
     reflection: bool | None = None
     grace: float = 30.0
+    uds: Path | None = None
+    insecure: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tokens: Path | None = None
+    max_message_bytes: int = 4 << 20
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    tracing: bool = False
+
+    def __post_init__(self) -> None:
+        """ValueError that names the option and what is allowed."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key belong together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("--tls-client-ca needs --tls-cert and --tls-key")
+        if self.uds is not None and self.tls_cert is not None:
+            raise ValueError("--uds is for this machine alone and has no TLS: leave --tls-cert and --tls-key away")
+        if not (self.loopback or self.tls_cert or self.insecure):
+            raise ValueError(
+                f"--host {self.host} lets others connect: give --tls-cert and --tls-key, or insist on plain text with"
+                " --insecure"
+            )
 
     @property
     def loopback(self) -> bool:
         """Whether only this machine can connect."""
+        if self.uds is not None:
+            return True
         try:
             return ip_address(self.host).is_loopback
         except ValueError:

@@ -66,6 +66,23 @@ def queue_full(message: str) -> RequestError:
     return RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", message, retry_seconds=1.0)
 
 
+def caller_busy(message: str) -> RequestError:
+    """RESOURCE_EXHAUSTED for one who has enough of the server already."""
+    return RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "CALLER_LIMIT", message, retry_seconds=1.0)
+
+
+def unauthenticated() -> RequestError:
+    """UNAUTHENTICATED, in the same words whether the token is absent or wrong."""
+    message = "a valid token is needed, in the metadata as authorization: Bearer TOKEN"
+    return RequestError(grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID", message)
+
+
+def permission_denied(caller: str, method: str) -> RequestError:
+    """PERMISSION_DENIED for a method that a known caller may not call."""
+    message = f"{caller} may not call {method}"
+    return RequestError(grpc.StatusCode.PERMISSION_DENIED, "METHOD_DENIED", message, metadata={"method": method})
+
+
 def unavailable(message: str) -> RequestError:
     """UNAVAILABLE with a time to come back."""
     return RequestError(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", message, retry_seconds=2.0)

@@ -19,11 +19,11 @@ from server.engine.model import Model
 from server.engine.request import GenerationRequest
 from server.engine.scheduler import Limits
 from server.engine.tokenizer import Tokenizer
-from server.errors import RequestError, Violation, internal, invalid, not_found, queue_full, reporting, unavailable
+from server.errors import Violation, internal, invalid, not_found, queue_full, reporting, unavailable
 from server.prompts import Prompts
 from thermostat.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc
 
-_log = logging.getLogger("thermostat.requests")
+_log = logging.getLogger(__name__)
 
 
 class Streams:
@@ -86,30 +86,20 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         self, request: Any, context: grpc.aio.ServicerContext, read: Callable[[Any], Awaitable[GenerationRequest]]
     ) -> AsyncIterator[dict[str, Any]]:
         """The events of one stream, by the names of their fields."""
-        peer = context.peer()  # asked now: once the call is gone, grpcio reads freed memory for the answer
         async with reporting(context):
             if self.draining:
                 raise unavailable("the server is shutting down")
             check_model(request.model, self._model.name)
             generation = await read(request)
             queue = self._streams.open(generation.id)
-            outcome = "cancelled"
             try:
                 self._submit(generation)
                 async for event in self._respond(request, generation, queue):
                     yield event
-                outcome = "finished"
-            except RequestError as error:
-                outcome = error.reason
-                raise
             finally:
                 # A cancel, a deadline and a lost connection all arrive here; the row is free within one step.
                 self._engine.cancel(generation.id)
                 self._streams.close(generation.id)
-                _log.info(
-                    "generation=%s outcome=%s policy=%s prompt_tokens=%d peer=%s",
-                    generation.id, outcome, generation.policy.name, len(generation.prompt), peer,
-                )  # fmt: skip
 
     async def _read_generation(self, request: generation_pb2.GenerateRequest) -> GenerationRequest:
         violations: list[Violation] = []

@@ -18,6 +18,9 @@ WIRE = {
     "server/app.py",
     "server/errors.py",
     "server/prompts.py",
+    "server/access/interceptor.py",
+    "server/access/tls.py",
+    "server/sight/ledger.py",
 }
 
 

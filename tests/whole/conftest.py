@@ -21,11 +21,16 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextlib.contextmanager
-def process(*arguments: str) -> Iterator[tuple[subprocess.Popen, str]]:
-    """A server process and its address."""
+def process(*arguments: str, log: Path | None = None, **variables: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    """A server process and its address. log: where its stderr goes. variables: of its environment."""
     command = [sys.executable, "-m", "server", "--port", "0", *arguments]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as running:
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"} | variables
+    with (
+        open(log or os.devnull, "w") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors if log else None, text=True, cwd=ROOT, env=environment
+        ) as running,
+    ):
         try:
             line = running.stdout.readline()
             assert line.startswith("listening on "), "the server did not start"

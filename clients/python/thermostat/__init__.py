@@ -7,6 +7,7 @@ with Client("localhost:50051") as client:
 """
 
 from thermostat.aio import AsyncClient, AsyncGeneration
+from thermostat.channel import tls
 from thermostat.client import Client, Generation
 from thermostat.errors import (
     AccessDenied,
@@ -81,4 +82,5 @@ __all__ = [
     "Token",
     "Unavailable",
     "parse_policy",
+    "tls",
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from thermostat.channel import HEALTH_SERVING, HEALTH_WATCH, OPTIONS, health_request, health_status
+from thermostat.channel import HEALTH_SERVING, HEALTH_WATCH, OPTIONS, call_metadata, health_request, health_status
 from thermostat.errors import Unavailable, cancelled, error_from, translated
 from thermostat.events import Event, Output, unwrap
 from thermostat.request import GenerateOptions, Prompt, ScoreOptions, count_request, generate_request, score_request
@@ -94,6 +94,7 @@ class AsyncClient:
         target: str = "localhost:50051",
         *,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         options: Sequence[tuple[str, int | str]] = (),
     ) -> None:
@@ -103,7 +104,7 @@ class AsyncClient:
             if credentials
             else grpc.aio.insecure_channel(target, arguments)
         )
-        self._metadata = tuple(metadata)
+        self._metadata = call_metadata(metadata, token)
         self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
         self._model = model_pb2_grpc.ModelServiceStub(self._channel)
         self._health = self._channel.unary_stream(HEALTH_WATCH, None, health_status)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
+import grpc
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 _MEBIBYTE = 1024 * 1024
@@ -35,6 +38,27 @@ OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_reconnect_backoff_ms", 5_000),
 ]
 """Options of every channel; those that the caller adds win."""
+
+
+def tls(
+    ca: str | Path | None = None, certificate: str | Path | None = None, key: str | Path | None = None
+) -> grpc.ChannelCredentials:
+    """Credentials for TLS from PEM files.
+
+    ca           Authorities that the server's certificate must come from. Default: those that gRPC brings along.
+    certificate  This client's own chain, and its `key`, where the server asks for one.
+    """
+
+    def read(path: str | Path | None) -> bytes | None:
+        return None if path is None else Path(path).read_bytes()
+
+    return grpc.ssl_channel_credentials(read(ca), read(key), read(certificate))
+
+
+def call_metadata(metadata: Sequence[tuple[str, str]], token: str | None) -> tuple[tuple[str, str], ...]:
+    """What goes with every call."""
+    return (*metadata, ("authorization", f"Bearer {token}")) if token else tuple(metadata)
+
 
 # grpc.health.v1 without its package: HealthCheckRequest is one string and HealthCheckResponse one enum, each field 1,
 # so on the wire they are a StringValue and an Int32Value.

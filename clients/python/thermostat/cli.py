@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from thermostat import errors, render
+from thermostat.channel import tls
 from thermostat.client import Client, Generation
 from thermostat.events import Event
 from thermostat.flags import PolicyWords, given, prompt_flags, read_prompt, request_flags, score_flags
@@ -45,6 +46,9 @@ or overloaded, 4 deadline exceeded, 5 a fault of the server, 1 anything else,
 130 interrupted."""
 
 
+_FILE = click.Path(exists=True, dir_okay=False)
+
+
 class _Commands(click.Group):
     """Turns failures into one clear line and a status."""
 
@@ -61,11 +65,21 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--server", envvar="THERMOSTAT_SERVER", default="localhost:50051", show_default=True, show_envvar=True,
-    metavar="HOST:PORT", help="The server to talk to.",
+    metavar="HOST:PORT", help="The server to talk to; unix:PATH for a Unix socket.",
 )  # fmt: skip
+@click.option("--tls", "secure", is_flag=True, help="Talk TLS; each of the next three implies it.")
+@click.option("--tls-ca", type=_FILE, help="Authorities of the server's certificate, PEM.  [default: the public ones]")
+@click.option("--tls-cert", type=_FILE, help="This client's certificate chain, PEM.")
+@click.option("--tls-key", type=_FILE, help="Its key, PEM.")
+@click.option(
+    "--token", envvar="THERMOSTAT_TOKEN", show_envvar=True, help="Bearer token; others see flags, not variables."
+)
 @click.version_option(package_name="thermostat-client", prog_name="thermostat")
 @click.pass_context
-def main(context: click.Context, server: str) -> None:
+def main(
+    context: click.Context, server: str, secure: bool, tls_ca: str | None, tls_cert: str | None, tls_key: str | None,
+    token: str | None,
+) -> None:  # fmt: skip
     """Generate text with a temperature that follows the model's uncertainty.
 
     Entropy is how unsure the model is of the next token, in nats: 0 is certain, ln(n) is torn between n tokens.
@@ -74,7 +88,10 @@ def main(context: click.Context, server: str) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a model writes what a terminal's encoding may lack
-    context.obj = context.with_resource(Client(server))
+    if (tls_cert is None) != (tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key belong together")
+    credentials = tls(tls_ca, tls_cert, tls_key) if secure or tls_ca or tls_cert else None
+    context.obj = context.with_resource(Client(server, credentials=credentials, token=token))
 
 
 @main.command(short_help="Continue a prompt, coloured by entropy.")

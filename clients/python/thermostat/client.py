@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from thermostat.channel import HEALTH_SERVING, HEALTH_WATCH, OPTIONS, health_request, health_status
+from thermostat.channel import HEALTH_SERVING, HEALTH_WATCH, OPTIONS, call_metadata, health_request, health_status
 from thermostat.errors import Unavailable, error_from, translated
 from thermostat.events import Event, Output, unwrap
 from thermostat.request import GenerateOptions, Prompt, ScoreOptions, count_request, generate_request, score_request
@@ -75,9 +75,10 @@ class Client:
             for event in client.generate("def ", policy=TargetEntropy(1.5), seed=7):
                 ...
 
-    target       HOST:PORT, or any name that gRPC resolves.
-    credentials  Of the channel, for TLS. Default: plain text.
-    metadata     Sent with every call, such as ("authorization", "Bearer ...").
+    target       HOST:PORT, unix:PATH, or any name that gRPC resolves.
+    credentials  Of the channel: `thermostat.tls(...)`. Default: plain text.
+    token        Bearer token, where the server asks for one.
+    metadata     Sent with every call.
     options      gRPC channel options, added to the client's own.
 
     Calls that find no server are tried four times within about two seconds. `timeout` of a call is its deadline in
@@ -89,6 +90,7 @@ class Client:
         target: str = "localhost:50051",
         *,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         options: Sequence[tuple[str, int | str]] = (),
     ) -> None:
@@ -98,7 +100,7 @@ class Client:
             if credentials
             else grpc.insecure_channel(target, arguments)
         )
-        self._metadata = tuple(metadata)
+        self._metadata = call_metadata(metadata, token)
         self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
         self._model = model_pb2_grpc.ModelServiceStub(self._channel)
         self._health = self._channel.unary_stream(HEALTH_WATCH, None, health_status)
