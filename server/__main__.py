@@ -50,6 +50,28 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--kv-memory", type=click.FloatRange(0, min_open=True), help="KV memory in GiB.  [default: found]")
 @click.option("--prefill-chunk", type=click.IntRange(16), help="Prompt tokens a step.  [default: 256, 2048 on a GPU]")
 @click.option("--reflection/--no-reflection", default=None, help="Server reflection.  [default: on loopback only]")
+@click.option(
+    "--max-per-client", type=click.IntRange(1), help="Most generations of one client, by token or address, run or wait."
+)
+@click.option("--max-duration", type=click.FloatRange(0, min_open=True), help="Seconds that a generation may take.")
+@click.option(
+    "--stall-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    help="Seconds that a client may leave its stream unread.",
+)
+@click.option(
+    "--step-timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=300.0,
+    help="Seconds after which a step is taken to hang, and the server ends.",
+)
+@click.option(
+    "--drain-delay",
+    type=click.FloatRange(0),
+    default=0.5,
+    help="Seconds at the end between saying NOT_SERVING and refusing.",
+)
 @click.option("--grace", type=click.FloatRange(0), default=30.0, help="Seconds that running streams get at the end.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="json: one object a line.")

@@ -17,14 +17,15 @@ from server.access.reload import Refreshable, Watched, keep_fresh, refresh
 from server.access.tls import CertificateFiles, Certificates
 from server.config import Config
 from server.engine.engine import LocalEngine
-from server.engine.events import Failed, Finished
+from server.engine.events import Cause, Failed, Finished
 from server.engine.loading import ModelSource, free_memory, load
 from server.engine.model import Model
 from server.engine.request import GenerationRequest, Stopping
 from server.engine.scheduler import Limits
 from server.prompts import Prompts
-from server.service import GenerationService, ModelService, Streams
+from server.service import GenerationService, ModelService
 from server.sight.ledger import Book, Ledger, RequestLog
+from server.streams import Streams
 from thermostat.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc
 
 _log = logging.getLogger(__name__)
@@ -39,11 +40,17 @@ _OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
+    # A client that vanished without a word is found out, and its row freed, within forty seconds.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
 )
 # Shares of the free memory that KV may take when nobody says. On the CPU it is only touched as it is used.
 _KV_SHARE = {"cpu": 0.25, "cuda": 0.8}
 _CHUNK = {"cpu": 256, "cuda": 2048}
 _FRESH_SECONDS = 1.0
+_LAST_WORDS_SECONDS = 1.0
+"""What streams get to read their end after the engine died."""
+_LAST_STEP_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -83,23 +90,27 @@ async def start(config: Config) -> App:
     model, tokenizer = load(source)
     model.name = config.model_name or config.model.rstrip("/").rsplit("/", 1)[-1]
     limits = find_limits(config, model)
-    streams = Streams(loop)
+    streams = Streams(loop, config.stall_timeout)
     ended = asyncio.Event()
     engine = LocalEngine(
-        model, tokenizer.token_bytes, limits, config.max_queue, streams.deliver, _from_thread(loop, ended)
-    )
+        model, tokenizer.token_bytes, limits, config.max_queue, streams.deliver, _from_thread(loop, ended),
+        config.max_per_client,
+    )  # fmt: skip
     options = (*_OPTIONS, ("grpc.max_receive_message_length", config.max_message_bytes))
     server = grpc.aio.server(options=options, interceptors=[Ledger(books), *doors])
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     prompts = Prompts(tokenizer, model.vocab_size, model.context_length)
-    generation = GenerationService(model, tokenizer, prompts, engine, streams)
+    generation = GenerationService(model, tokenizer, prompts, engine, streams, config.max_duration)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(model, tokenizer, prompts, limits, config), server)
     if config.reflects:
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     address = _listen(server, config, certificates)
-    background = [loop.create_task(keep_fresh(watched, _FRESH_SECONDS))]
+    background = [
+        loop.create_task(keep_fresh(watched, _FRESH_SECONDS)),
+        loop.create_task(_guard(engine, streams, ended, config.step_timeout)),
+    ]
     app = App(server, engine, generation, servicer, address, ended, watched, background)
     await _set_health(app, health_pb2.HealthCheckResponse.NOT_SERVING)
     engine.start()
@@ -143,14 +154,17 @@ def _listen(server: grpc.aio.Server, config: Config, certificates: Certificates 
     return f"{host}:{server.add_secure_port(wanted, certificates.credentials())}"
 
 
-async def stop(app: App, grace: float) -> None:
-    """Refuse what is new, let what runs finish within `grace` seconds, end."""
-    app.generation.draining = True
+async def stop(app: App, grace: float, delay: float = 0.0) -> None:
+    """Say NOT_SERVING, go on for `delay` seconds while word gets round, refuse what is new, let what runs finish within
+    `grace` seconds, end."""
     await app.health.enter_graceful_shutdown()
+    await asyncio.sleep(delay)
+    app.generation.draining = True
     await app.server.stop(grace)
     for task in app.background:
         task.cancel()
-    await asyncio.to_thread(app.engine.stop)
+    # A step that hangs does not end for being asked to; the process ends around it.
+    await asyncio.to_thread(app.engine.stop, _LAST_STEP_SECONDS)
 
 
 async def serve(config: Config) -> int:
@@ -174,10 +188,19 @@ async def serve(config: Config) -> int:
     waits = [loop.create_task(asked.wait()), loop.create_task(app.engine_ended.wait())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     died = app.engine_ended.is_set()
-    await stop(app, 1.0 if died else config.grace)
+    await stop(app, *((_LAST_WORDS_SECONDS, 0.0) if died else (config.grace, config.drain_delay)))
     for wait in waits:
         wait.cancel()
     return int(died)
+
+
+async def _guard(engine: LocalEngine, streams: Streams, ended: asyncio.Event, seconds: float) -> None:
+    """Treat an engine whose step hangs as dead, so that clients and the supervisor can go on."""
+    while not engine.hangs(seconds):
+        await asyncio.sleep(min(1.0, seconds / 4))
+    _log.critical("a step has taken longer than %g s: the engine hangs", seconds)
+    streams.fail_all(Failed("the engine hangs", Cause.UNAVAILABLE))
+    ended.set()
 
 
 def _from_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> Callable[[], None]:
@@ -195,9 +218,9 @@ async def _set_health(app: App, status: int) -> None:
 
 async def _warm_up(engine: LocalEngine, streams: Streams) -> None:
     """One real generation through the whole engine. RuntimeError if it fails."""
-    queue = streams.open("warm-up")
+    stream = streams.open("warm-up", engine)
     engine.submit(GenerationRequest("warm-up", (0,), stopping=Stopping(max_output_tokens=2, ignore_eos=True)))
-    while not isinstance(event := await queue.get(), Finished):
+    while not isinstance(event := await stream.get(), Finished):
         if isinstance(event, Failed):
             raise RuntimeError(f"the warm-up generation failed: {event.message}")
     streams.close("warm-up")

@@ -24,6 +24,11 @@ class Config:
     prefill_chunk: int | None = None
     reflection: bool | None = None
     grace: float = 30.0
+    drain_delay: float = 0.5
+    max_per_client: int | None = None
+    max_duration: float | None = None
+    stall_timeout: float = 60.0
+    step_timeout: float = 300.0
     uds: Path | None = None
     insecure: bool = False
     tls_cert: Path | None = None

@@ -59,7 +59,7 @@ def test_grpc_and_protobuf_stop_at_the_edge_of_the_server():
             assert not tops(path) & {"grpc", "google", "thermostat", "grpc_health"}, path
 
 
-@pytest.mark.parametrize("name", ["scheduler", "request", "events", "stopping", "generation"])
+@pytest.mark.parametrize("name", ["scheduler", "request", "events", "stopping", "generation", "inbox"])
 def test_scheduling_knows_neither_torch_nor_grpc(name):
     assert not tops(ROOT / "server/engine" / f"{name}.py") & {"torch", "transformers", "grpc", "google"}
 
