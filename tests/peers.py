@@ -36,7 +36,7 @@ def entropix(bits: float, bits2: float) -> tuple[float, int, float]:
         return min(1.5, temperature * 1.2), max(5, int(top_k * 1.5)), top_p
     if bits > 3.0 and bits2 > 5.0:
         return max(2.0, temperature * 2.0), top_k, max(0.5, top_p)
-    return temperature * (1 + 0.3 * (bits + bits2)), round(top_k), clip(top_p, 0.1, 1.0)
+    return temperature * (1 + 0.3 * (bits + bits2)), top_k, clip(top_p, 0.1, 1.0)
 
 
 def repetition(z: np.ndarray, tokens: list[int], penalty: float) -> np.ndarray:
