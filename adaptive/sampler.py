@@ -166,7 +166,8 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor) -> Report:
         values, ids = statistics.logits.topk(min(rows.candidates, statistics.vocab_size), -1)
         likely = values - statistics.log_normalizer[:, None]
         choices = torch.stack([ids.double(), likely.double(), shaped.logprob(ids).double()], -1)
-    return Report(pack(columns, states, choices), states.shape[-1], rows.faults)
+    figures = [len(s.policy.state) for s in rows.settings]
+    return Report(pack(columns, states, choices), figures, rows.faults)
 
 
 def get_sampling_info(
