@@ -139,7 +139,7 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor) -> Report:
     columns = InfoColumns(
         statistics=statistics,
         control=shaped.control,
-        fault=_faults(shaped),
+        fault=faults(shaped),
         top_k=shaped.top_k,
         top_p=shaped.top_p,
         min_p=shaped.min_p,
@@ -327,8 +327,8 @@ def _reshape(probabilities: Tensor, rows: Rows) -> Tensor | None:
     return reshaped
 
 
-def _faults(shaped: Shaped) -> Tensor:
-    """Why a row cannot be drawn, `[rows]`."""
+def faults(shaped: Shaped) -> Tensor:
+    """Why each row cannot be drawn: a `Fault`, `[rows]`."""
     nothing = shaped.statistics.failed | ~shaped.kept.any(-1)
     undecided = ~shaped.control.temperature.isfinite()
     return torch.where(nothing, int(Fault.LOGITS), torch.where(undecided, int(Fault.POLICY), int(Fault.NONE)))
