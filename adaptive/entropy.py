@@ -96,7 +96,8 @@ class Statistics:
         """The same of some rows only."""
         columns = (self.entropy, self.varentropy, self.top_prob, self.maximum, self.log_normalizer)
         h, v, top, maximum, normalizer = (column[rows] for column in columns)
-        return Statistics(h, v, top, maximum, normalizer, self.source, rows)
+        index = rows if self.index is None else self.index[rows]
+        return Statistics(h, v, top, maximum, normalizer, self.source, index)
 
 
 def measure(logits: Tensor) -> Statistics:

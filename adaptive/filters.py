@@ -189,7 +189,7 @@ def _apply(kept: Callable[[Tensor, Tensor], Tensor], logits: Tensor, value: floa
 
 def top_k_kept(z: Tensor, k: Tensor, largest: int) -> Tensor:
     """Which tokens top-k keeps. k: whole numbers, NaN keeps all; largest: at least the largest of them."""
-    floor = top_k_floor(z.topk(min(largest, z.shape[-1]), -1).values, k.nan_to_num(1.0).long())
+    floor = top_k_floor(z.topk(min(largest, z.shape[-1]), -1).values, k.nan_to_num(1.0).long().clamp(min=1))
     return (z >= floor) | k.isnan()
 
 

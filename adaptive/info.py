@@ -19,7 +19,7 @@ class Fault(enum.IntEnum):
     LOGITS = 1
     """The logits were no distribution, or masks left nothing of it."""
     POLICY = 2
-    """The policy raised, or gave no temperature."""
+    """The policy raised, or gave no temperature or no distribution."""
 
 
 class SamplingInfo(NamedTuple):

@@ -4,20 +4,21 @@ Every row of the batch has its own policy, filters, penalties, seed, position an
 tensors all the way: nothing here loops over rows, and the result of a row does not depend on its company.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from adaptive.calls import absorb, decide, reshape
 from adaptive.draw import draw, uniform
 from adaptive.entropy import Statistics, log_probabilities, measure, row_sum
 from adaptive.filters import CHAIN, Filters, max_surprisal_kept
 from adaptive.info import Columns as InfoColumns
 from adaptive.info import Fault, Report, pack
 from adaptive.parameters import ParameterError
-from adaptive.policies import Columns, Control, Fixed, Outcome, Policy
-from adaptive.rows import Group, Rows, RowSettings
+from adaptive.policies import Columns, Control, Fixed, Outcome
+from adaptive.rows import Rows, RowSettings
 
 _DICE = 0x5851F42D4C957F2D
 """Sets the random numbers of xtc apart from those of the draw."""
@@ -101,7 +102,7 @@ def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     """Steps 1 to 6 up to the draw."""
     statistics = measure(logits)
     changed, constraint_mass = _change(statistics, rows, masks)
-    control = _decide(statistics, rows)
+    control = decide(statistics, rows)
     scaled = _scale(changed, control.temperature)
     columns = _filter_columns(control, rows)
     left = _filter(scaled, control, columns, rows)
@@ -110,6 +111,7 @@ def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     weights = logs.exp().masked_fill_(~kept, 0.0)
     kept_mass = row_sum(weights)
     probabilities = weights.div_(kept_mass[:, None])
+    reshaped = reshape(probabilities, control, rows)
     greedy = control.temperature == 0 if any(group.kind.sometimes_greedy for group in rows.groups) else None
     return Shaped(
         statistics=statistics,
@@ -124,7 +126,7 @@ def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
         top_p=columns["top_p"],
         min_p=columns["min_p"],
         greedy=greedy,
-        reshaped=_reshape(probabilities, rows),
+        reshaped=reshaped,
     )
 
 
@@ -139,7 +141,7 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor) -> Report:
     columns = InfoColumns(
         statistics=statistics,
         control=shaped.control,
-        fault=_faults(shaped),
+        fault=faults(shaped),
         top_k=shaped.top_k,
         top_p=shaped.top_p,
         min_p=shaped.min_p,
@@ -157,7 +159,7 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor) -> Report:
         _report_greedy(columns, shaped.greedy)
     after = torch.where(_pick(shaped.kept, tokens), shaped.kept_mass.log(), 0.0) - _pick(logs, tokens)
     outcome = Outcome(statistics.entropy, columns.final_entropy, -columns.logprob, after)
-    states = _absorb(rows, outcome, columns.fault)
+    states = absorb(rows, outcome, columns.fault)
     if rows.repetition is not None:
         rows.repetition.append(tokens[rows.repetition.index])
     rows.positions = rows.positions + 1
@@ -224,63 +226,6 @@ def _change(statistics: Statistics, rows: Rows, masks: Masks | None) -> tuple[Te
     return z, mass
 
 
-def _decide(statistics: Statistics, rows: Rows) -> Control:
-    """Step 3: every kind of policy decides for its rows. What a policy has no notion of is NaN."""
-    rows.faults = {}
-    if len(rows.groups) == 1:
-        return _control(rows.groups[0], statistics, rows)
-    absent = torch.full_like(statistics.entropy, torch.nan, dtype=torch.float64)
-    whole = Control(absent)
-    for group in rows.groups:
-        part = _control(group, statistics.select(group.index), rows)
-        for field in fields(Control):
-            values = getattr(part, field.name)
-            if values is not None:
-                before = getattr(whole, field.name)
-                before = absent if before is None else before
-                setattr(whole, field.name, before.index_copy(0, group.index, values.to(absent.dtype)))
-    return whole
-
-
-def _control(group: Group, statistics: Statistics, rows: Rows) -> Control:
-    """The decision of one kind. A policy may be a stranger's: one that raises fails in its own row alone."""
-    try:
-        control = group.kind.control(statistics, group.parameters, group.state)
-        _check_columns(group, temperature=control.temperature)
-    except Exception:
-        control = _control_one_by_one(group, statistics, rows)
-    if not group.kind.sometimes_greedy:
-        control.temperature = torch.where(control.temperature > 0, control.temperature, torch.nan)
-    return control
-
-
-def _check_columns(group: Group, **columns: Tensor) -> None:
-    for name, column in columns.items():
-        if not isinstance(column, Tensor) or column.shape != group.index.shape:
-            raise TypeError(f"{name} must be a tensor of shape {list(group.index.shape)}")
-
-
-def _control_one_by_one(group: Group, statistics: Statistics, rows: Rows) -> Control:
-    """A loop over rows, entered only after a policy has raised, to find the row that it raises for."""
-    temperatures = []
-    for member, row in enumerate(group.rows):
-        one = torch.tensor([member], device=group.index.device)
-        alone = Group(group.kind, [row], one, _select(group.parameters, one), _select(group.state, one))
-        chosen = group.index[one] if statistics.index is None else statistics.index[one]
-        try:
-            control = group.kind.control(statistics.select(one), alone.parameters, alone.state)
-            _check_columns(alone, temperature=control.temperature)
-            temperatures.append(control.temperature)
-        except Exception as fault:
-            rows.faults[row] = f"{type(fault).__name__}: {fault}"[:200]
-            temperatures.append(torch.full_like(chosen, torch.nan, dtype=torch.float64))
-    return Control(torch.cat([t.double() for t in temperatures]))
-
-
-def _select(columns: Columns, index: Tensor) -> Columns:
-    return {name: column[index] for name, column in columns.items()}
-
-
 def _scale(z: Tensor, temperature: Tensor) -> Tensor:
     """Step 4, relative to the largest logit so that a low temperature cannot overflow. Greedy rows scale by 1."""
     divisor = torch.where(temperature > 0, temperature, 1.0).to(z.dtype)
@@ -314,62 +259,11 @@ def _filter(scaled: Tensor, control: Control, columns: Columns, rows: Rows) -> T
     return left
 
 
-def _reshape(probabilities: Tensor, rows: Rows) -> Tensor | None:
-    """Let the policies that reshape do so, in place; which rows `[rows]` that are, or None."""
-    reshaped = None
-    for group in rows.groups:
-        if group.kind.reshape.__func__ is Policy.reshape.__func__:  # type: ignore[attr-defined]
-            continue
-        if reshaped is None:
-            reshaped = torch.zeros(len(rows), dtype=torch.bool, device=probabilities.device)
-        reshaped[group.index] = True
-        part = group.kind.reshape(probabilities[group.index], group.parameters, group.state)
-        probabilities[group.index] = part.to(probabilities.dtype)
-    return reshaped
-
-
-def _faults(shaped: Shaped) -> Tensor:
-    """Why a row cannot be drawn, `[rows]`."""
+def faults(shaped: Shaped) -> Tensor:
+    """Why each row cannot be drawn: a `Fault`, `[rows]`."""
     nothing = shaped.statistics.failed | ~shaped.kept.any(-1)
     undecided = ~shaped.control.temperature.isfinite()
     return torch.where(nothing, int(Fault.LOGITS), torch.where(undecided, int(Fault.POLICY), int(Fault.NONE)))
-
-
-def _absorb(rows: Rows, outcome: Outcome, fault: Tensor) -> Tensor:
-    """Step 7: the states `[rows, most figures]` after the draw, NaN where a policy has fewer. Faults are noted."""
-    width = max((len(group.kind.state) for group in rows.groups), default=0)
-    states = torch.full((len(rows), width), torch.nan, dtype=torch.float64, device=fault.device)
-    for group in rows.groups:
-        if not group.state:
-            continue
-        part = Outcome(*(getattr(outcome, field.name)[group.index].double() for field in fields(Outcome)))
-        try:
-            group.state = _renewed(group, part)
-        except Exception:
-            _absorb_one_by_one(group, part, rows, fault)
-        for place, value in enumerate(group.kind.state):
-            states[group.index, place] = group.state[value.name]
-    return states
-
-
-def _renewed(group: Group, outcome: Outcome) -> Columns:
-    state = group.kind.absorb(group.parameters, group.state, outcome)
-    _check_columns(group, **{value.name: state[value.name] for value in group.kind.state})
-    return {name: column.double() for name, column in state.items()}
-
-
-def _absorb_one_by_one(group: Group, outcome: Outcome, rows: Rows, fault: Tensor) -> None:
-    """A loop over rows, entered only after a policy has raised, to find the row that it raises for."""
-    for member, row in enumerate(group.rows):
-        one = torch.tensor([member], device=group.index.device)
-        alone = Group(group.kind, [row], one, _select(group.parameters, one), _select(group.state, one))
-        part = Outcome(*(getattr(outcome, field.name)[one] for field in fields(Outcome)))
-        try:
-            for name, column in _renewed(alone, part).items():
-                group.state[name] = group.state[name].index_copy(0, one, column)
-        except Exception as raised:
-            rows.faults[row] = f"{type(raised).__name__}: {raised}"[:200]
-            fault[row] = int(Fault.POLICY)
 
 
 def _report_greedy(columns: InfoColumns, greedy: Tensor) -> None:

@@ -104,7 +104,7 @@ class Course:
         """ParameterError if `state` is not one of this policy's."""
         self._whole = policy
         self._phases = policy.phases if isinstance(policy, Phased) else (Phase(policy),)
-        self._states: list[dict[str, float]] = [phase.policy.initial_state() for phase in self._phases]
+        self._states = [_first_state(phase.policy) for phase in self._phases]
         self.phase, self.tokens, self._in_a_row, self._text = 0, 0, 0, ""
         if state is not None:
             self._restore(state)
@@ -186,6 +186,12 @@ class Course:
             if nested is not None and nested.policy not in ("", phase.policy.name):
                 raise ParameterError([(f"phases[{i}].policy", f"must be {phase.policy.name}")])
             self._states[i] = _checked(phase.policy, given, f"phases[{i}].values")
+
+
+def _first_state(policy: Policy) -> dict[str, float]:
+    """A policy may be a stranger's: whatever it can get wrong on its own is found here, before it joins others."""
+    int(policy.largest_top_k)
+    return _checked(policy, policy.initial_state(), "initial_state")
 
 
 def _checked(policy: Policy, values: dict[str, float], path: str) -> dict[str, float]:
