@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
-import grpc
 from google.protobuf import json_format
 from rich.console import Console
 from rich.live import Live
@@ -22,10 +19,10 @@ from thermostat.channel import tls
 from thermostat.client import Client, Generation
 from thermostat.events import Event
 from thermostat.flags import PolicyWords, given, prompt_flags, read_prompt, request_flags, score_flags
+from thermostat.operate import health, top
 from thermostat.request import Prompt
 from thermostat.run import Run
 from thermostat.together import together
-from thermostat.top import NoMetrics, Top, scrape
 from thermostat.v1.generation_pb2 import GenerateResponse
 from thermostat.v1.model_pb2 import ListPoliciesResponse
 
@@ -261,34 +258,8 @@ def tokens(
     click.echo(_line(found) if as_json else found.token_count)
 
 
-@main.command()
-@click.option("--wait", type=float, default=3.0, show_default=True, metavar="SECONDS", help="How long to ask.")
-@click.pass_obj
-def health(client: Client, /, wait: float) -> None:
-    """Say whether the server serves; exit status 3 if it does not. Needs no token."""
-    client.wait_ready(wait)
-    click.echo("serving")
-
-
-@main.command(name="top", short_help="Watch a server live.")
-@click.argument("url", envvar="THERMOSTAT_METRICS", default="http://localhost:9464/metrics")
-@click.option("--every", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between two looks.")
-@click.option("--count", type=click.IntRange(1), help="Stop after so many looks.  [default: Ctrl-C]")
-def watch(url: str, every: float, count: int | None) -> None:
-    """Watch the server whose metrics are at URL (default: the variable THERMOSTAT_METRICS, or port 9464 here)."""
-    view, out = Top(), render.console()
-    looks = iter(range(count)) if count else itertools.count()
-    try:
-        with Live(
-            get_renderable=view.view, console=out, auto_refresh=False, screen=out.is_terminal and not count
-        ) as live:
-            for look in looks:
-                if look:
-                    time.sleep(every)
-                view.take(scrape(url))
-                live.refresh()
-    except NoMetrics as fault:
-        raise errors.Unavailable(grpc.StatusCode.UNAVAILABLE, str(fault), errors.Details(reason="NO_METRICS")) from None
+main.add_command(health)
+main.add_command(top)
 
 
 def _begin(client: Client, prompt: Prompt, options: dict[str, Any]) -> Generation:

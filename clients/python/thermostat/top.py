@@ -66,15 +66,15 @@ def read(text: str) -> Scrape:
 class Top:
     """What is shown: the last scrape, its difference from the one before, and the history of two figures."""
 
-    def __init__(self) -> None:
-        self._last: Scrape | None = None
+    def __init__(self, first: Scrape) -> None:
+        self._last = first
         self._before: Scrape | None = None
         self._speed: deque[float] = deque(maxlen=_HISTORY)
         self._entropy: deque[float] = deque(maxlen=_HISTORY)
 
     def take(self, found: Scrape) -> None:
         """Take in a scrape. A server that was restarted begins anew."""
-        restarted = self._last is not None and found.values["steps_total"] < self._last.values["steps_total"]
+        restarted = found.values["steps_total"] < self._last.values["steps_total"]
         self._before, self._last = None if restarted else self._last, found
         if self._before is not None:
             self._speed.append(self._rate("generation_tokens_total"))
@@ -83,14 +83,12 @@ class Top:
     def _rate(self, name: str) -> float:
         """Growth a second since the scrape before."""
         last, before = self._last, self._before
-        if last is None or before is None or last.at <= before.at:
+        if before is None or last.at <= before.at:
             return 0.0
         return max(0.0, last.values[name] - before.values[name]) / (last.at - before.at)
 
     def view(self) -> RenderableType:
         """For the terminal."""
-        if self._last is None:
-            return Text("waiting for the first figures", style="dim")
         state = Text("up", style="green") if self._last.values["engine_up"] else Text("down", style="bold red")
         title = Text.assemble("thermostat ", (self._last.model, "bold"), " ", state)
         return Panel(Group(self._figures(self._last), Text(), self._policies(self._last)), title=title)
