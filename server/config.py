@@ -25,6 +25,7 @@ class Config:
     reflection: bool | None = None
     grace: float = 30.0
     uds: Path | None = None
+    tcp: bool = True
     insecure: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -41,8 +42,8 @@ class Config:
             raise ValueError("--tls-cert and --tls-key belong together")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("--tls-client-ca needs --tls-cert and --tls-key")
-        if self.uds is not None and self.tls_cert is not None:
-            raise ValueError("--uds is for this machine alone and has no TLS: leave --tls-cert and --tls-key away")
+        if not self.tcp and self.uds is None:
+            raise ValueError("--no-tcp needs --uds, or there is nowhere to listen")
         if not (self.loopback or self.tls_cert or self.insecure):
             raise ValueError(
                 f"--host {self.host} lets others connect: give --tls-cert and --tls-key, or insist on plain text with"
@@ -52,7 +53,7 @@ class Config:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can connect."""
-        if self.uds is not None:
+        if not self.tcp:
             return True
         try:
             return ip_address(self.host).is_loopback

@@ -24,10 +24,11 @@ class Guard:
         self.interceptors = self._find_doors()
 
     def listen(self, server: grpc.aio.Server) -> str:
-        """Open the socket; the address that clients connect to."""
+        """Open the sockets; the address that clients connect to. A Unix socket is its owner's alone and has no TLS."""
         config = self._config
         if config.uds is not None:
             server.add_insecure_port(f"unix:{config.uds}")
+        if not config.tcp:
             return f"unix:{config.uds}"
         host = f"[{config.host}]" if ":" in config.host else config.host
         wanted = f"{host}:{config.port}"
