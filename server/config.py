@@ -30,6 +30,7 @@ class Config:
     stall_timeout: float = 60.0
     step_timeout: float = 300.0
     uds: Path | None = None
+    tcp: bool = True
     insecure: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -46,8 +47,8 @@ class Config:
             raise ValueError("--tls-cert and --tls-key belong together")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("--tls-client-ca needs --tls-cert and --tls-key")
-        if self.uds is not None and self.tls_cert is not None:
-            raise ValueError("--uds is for this machine alone and has no TLS: leave --tls-cert and --tls-key away")
+        if not self.tcp and self.uds is None:
+            raise ValueError("--no-tcp needs --uds, or there is nowhere to listen")
         if not (self.loopback or self.tls_cert or self.insecure):
             raise ValueError(
                 f"--host {self.host} lets others connect: give --tls-cert and --tls-key, or insist on plain text with"
@@ -57,7 +58,7 @@ class Config:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can connect."""
-        if self.uds is not None:
+        if not self.tcp:
             return True
         try:
             return ip_address(self.host).is_loopback
