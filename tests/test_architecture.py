@@ -20,6 +20,7 @@ WIRE = {
     "server/prompts.py",
     "server/access/guard.py",
     "server/access/interceptor.py",
+    "server/access/reading.py",
     "server/access/tls.py",
     "server/sight/ledger.py",
 }
