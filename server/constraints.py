@@ -51,7 +51,7 @@ class Constraints:
         for place, token in enumerate(tokens):
             try:
                 form.advance(token)
-            except ValueError as fault:
+            except (ValueError, OverflowError) as fault:
                 raise ConstraintError(f"does not fit token {place} of resume.token_ids") from fault
         return form
 
@@ -94,7 +94,7 @@ class LlguidanceForm:
 def _check_json(text: str) -> None:
     try:
         schema = json.loads(text)
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise ConstraintError(f"is no JSON: {fault}") from fault
     if not isinstance(schema, dict | bool):
         raise ConstraintError("must be a JSON object, true or false")
