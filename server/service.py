@@ -2,7 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -61,19 +62,21 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[generation_pb2.GenerateResponse]:
         """Stream one generation."""
-        async for event in self._stream(request, context, self._read_generation):
-            yield generation_pb2.GenerateResponse(**event)
+        async with aclosing(self._stream(request, context, self._read_generation)) as events:
+            async for event in events:
+                yield generation_pb2.GenerateResponse(**event)
 
     async def Score(
         self, request: generation_pb2.ScoreRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[generation_pb2.ScoreResponse]:
         """Stream the sampling info of a given text."""
-        async for event in self._stream(request, context, self._read_scoring):
-            yield generation_pb2.ScoreResponse(**event)
+        async with aclosing(self._stream(request, context, self._read_scoring)) as events:
+            async for event in events:
+                yield generation_pb2.ScoreResponse(**event)
 
     async def _stream(
         self, request: Any, context: grpc.aio.ServicerContext, read: Callable[[Any], Awaitable[GenerationRequest]]
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any]]:
         """The events of one stream, by the names of their fields."""
         async with reporting(context):
             if self.draining:

@@ -172,6 +172,8 @@ class Course:
         if state.policy != self._whole.name:
             raise ParameterError([("policy", f"must be {self._whole.name}, the request's policy")])
         if not self.phased:
+            if state.phases:
+                raise ParameterError([("phases", f"must be unset: {state.policy} has no phases")])
             self._states[0] = _checked(self.policy, state.values, "values")
             return
         values = _checked(self._whole, state.values, "values")
