@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 import hypothesis.strategies as st
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -22,6 +23,29 @@ CORPUS: dict[type[Message], list[Message]] = {
     for kind in METHODS
 }
 """Honest requests that between them set every field."""
+FINE = {"OK", "LEFT", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
+"""How a request may be answered that is not honest. LEFT: a stream that ran until it was left."""
+SECONDS = 60
+"""More than any request needs; one that takes longer hangs."""
+_READ = 3
+"""Messages of a stream that are read before it is left."""
+
+
+def ask(channel: grpc.Channel, method: str, data: bytes) -> tuple[str, str]:
+    """Name of the status, and the words with it."""
+    try:
+        if method == METHODS[CountTokensRequest]:
+            channel.unary_unary(method)(data, timeout=SECONDS)
+            return "OK", ""
+        call = channel.unary_stream(method)(data, timeout=SECONDS)
+        for _ in range(_READ):
+            if next(call, None) is None:
+                return "OK", ""
+    except grpc.RpcError as error:
+        return error.code().name, error.details() or ""
+    call.cancel()
+    return "LEFT", ""
+
 
 _WHOLE = [0, 1, -1, 2, 127, 255, 256, 511, 512, 65536, 2**31 - 1, -(2**31)]
 _REAL = [0.0, -0.0, 1.0, -1.0, 0.5, 1e-9, 5e-324, 1e-300, 1e30, 1e300, -1e300, 1.7976931348623157e308]
