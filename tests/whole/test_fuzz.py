@@ -10,9 +10,11 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import HealthCheck, given, settings
 
@@ -20,6 +22,7 @@ from tests.whole import hostile
 from tests.whole.conftest import process
 from tests.whole.runs import PROMPT, bits, run
 from thermostat import Client, EntropyFeedback
+from thermostat.v1.generation_pb2 import GenerateRequest
 
 HOW_MANY = int(os.environ.get("THERMOSTAT_FUZZ", "2000"))
 AT_ONCE = 20
@@ -34,7 +37,7 @@ class Target:
         self.counts: Counter[str] = Counter()
         self.disturbed: list[str] = []
         self.rounds = 0
-        self._client, self._channel = Client(address, resume_seconds=0), grpc.insecure_channel(address)
+        self._client, self.channel = Client(address, resume_seconds=0), grpc.insecure_channel(address)
         self._alone = control(self._client)
         self._done = threading.Event()
         self._beside = threading.Thread(target=self._keep_asking)
@@ -43,19 +46,19 @@ class Target:
 
     def send(self, requests: list[tuple[str, bytes]]) -> None:
         """All at once; fails on one that is answered as no request may be."""
-        answers = self._pool.map(lambda request: hostile.ask(self._channel, *request), requests)
+        answers = self._pool.map(lambda request: hostile.ask(self.channel, *request), requests)
         for request, (code, told) in zip(requests, answers, strict=True):
             self.counts[code] += 1
             assert code in hostile.FINE, f"{code} ({told}) for {request}"
         assert not self.disturbed
-        health = health_pb2_grpc.HealthStub(self._channel)
+        health = health_pb2_grpc.HealthStub(self.channel)
         assert health.Check(health_pb2.HealthCheckRequest(), timeout=10).status == 1
 
     def close(self) -> None:
         self._done.set()
         self._beside.join()
         self._pool.shutdown()
-        self._channel.close()
+        self.channel.close()
         self._client.close()
 
     def _keep_asking(self) -> None:
@@ -82,6 +85,31 @@ def target() -> Iterator[Target]:
         assert running.poll() is None
         assert not made.disturbed and made.rounds
         print(f"\n{sum(made.counts.values())} requests beside {made.rounds} honest ones: {dict(made.counts)}")
+
+
+def asking(**fields: Any) -> bytes:
+    return json_format.ParseDict({"text": "def ", "seed": "7", **fields}, GenerateRequest()).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "code"),
+    [
+        (b"\x12\x01\xff", "INVALID_ARGUMENT"),  # text that is no UTF-8: was UNKNOWN
+        (b"\x0a\xff\xff", "INVALID_ARGUMENT"),  # cut short: was UNKNOWN
+        (b"\x2a\x80\x08" + b"\x62\x7e" * 512, "INVALID_ARGUMENT"),  # nests too deep: was UNKNOWN
+        (asking(constraint={"json_schema": "[" * 60_000}), "INVALID_ARGUMENT"),  # and so here: was INTERNAL
+        (asking(constraint={"regex": "a+"}, resume={"token_ids": [-1]}), "INVALID_ARGUMENT"),  # was INTERNAL
+        (asking(constraint={"regex": r"[^\x00-\x{10FFFF}]"}), "INVALID_ARGUMENT"),  # allows nothing: ended well, empty
+        (asking(constraint={"grammar": 'start: x\nx: "a"{100000}'}), "INVALID_ARGUMENT"),  # was INTERNAL
+        (asking(constraint={"regex": "a{1000}{1000}{1000}"}), "INVALID_ARGUMENT"),  # was INTERNAL
+        (asking(policy={"fixed": {"temperature": 5e-324}}), "LEFT"),  # 0 in float32: was INTERNAL
+        (asking(penalties={"repetition": 1e-300}), "LEFT"),  # was INTERNAL
+        (asking(penalties={"repetition": 1e300}), "LEFT"),
+    ],
+)
+def test_what_was_found_before_stays_mended(target, request_bytes, code):
+    told = hostile.ask(target.channel, hostile.METHODS[GenerateRequest], request_bytes)
+    assert told[0] == code, told
 
 
 @settings(
