@@ -103,6 +103,7 @@ def asking(**fields: Any) -> bytes:
         (asking(constraint={"grammar": 'start: x\nx: "a"{100000}'}), "INVALID_ARGUMENT"),  # was INTERNAL
         (asking(constraint={"regex": "a{1000}{1000}{1000}"}), "INVALID_ARGUMENT"),  # was INTERNAL
         (asking(policy={"fixed": {"temperature": 5e-324}}), "LEFT"),  # 0 in float32: was INTERNAL
+        (asking(policy={"mirostat": {"tau": 1.7e308, "eta": 1.7e308}}), "LEFT"),  # mu was infinite: INTERNAL from Score
         (asking(penalties={"repetition": 1e-300}), "LEFT"),  # was INTERNAL
         (asking(penalties={"repetition": 1e300}), "LEFT"),
     ],
