@@ -11,9 +11,11 @@ MODEL ?= embedded
 PORT ?= 50051
 DEVICE ?= auto
 DTYPE ?= auto
+FUZZ ?= 100000
+MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint format proto clean
+.PHONY: help setup demo serve test fuzz soak lint format proto clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +39,12 @@ serve: $(READY) ## serve: MODEL=embedded|folder|hub name, PORT=, DEVICE=auto|cpu
 
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest tests
+
+fuzz: $(READY) ## send FUZZ=100000 hostile requests to a server
+	THERMOSTAT_FUZZ=$(FUZZ) $(BIN)/python -m pytest -s tests/whole/test_fuzz.py
+
+soak: $(READY) ## mixed load with faults for MINUTES=5, and what it leaves behind
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 lint: $(READY) ## ruff, mypy, buf
 	$(BIN)/ruff check .

@@ -263,14 +263,14 @@ def test_the_wall_clock_may_jump(alone, tmp_path):
     arguments = ("--max-rows", "24", "--stall-timeout", "5", "--step-timeout", "20", "--max-duration", "100")
     with process(*arguments, log=tmp_path / "log", **fake) as (_, address), Client(address) as client:
         with Crowd(client, alone) as crowd:
-            for jump in ("+1d", "-1d", "+0"):
+            for jump in ("+1d", "-1d"):
                 now.write_text(jump)
                 time.sleep(1.2)  # libfaketime looks once a second
                 ended = crowd.ended
                 seconds_until(lambda n=ended: crowd.ended >= n + STREAMS, 60)
                 assert run(client.generate(PROMPT, max_output_tokens=3, ignore_eos=True, time_limit=30, timeout=30))
         days = {line[:10] for line in (tmp_path / "log").read_text().splitlines() if " request " in line}
-    assert len(days) == 3, "the server's clock did not jump"
+    assert len(days) >= 3, "the server's clock did not jump"
 
 
 @pytest.fixture(scope="module")

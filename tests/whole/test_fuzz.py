@@ -104,6 +104,8 @@ def asking(**fields: Any) -> bytes:
         (asking(constraint={"regex": "a{1000}{1000}{1000}"}), "INVALID_ARGUMENT"),  # was INTERNAL
         (asking(policy={"fixed": {"temperature": 5e-324}}), "LEFT"),  # 0 in float32: was INTERNAL
         (asking(policy={"mirostat": {"tau": 1.7e308, "eta": 1.7e308}}), "LEFT"),  # mu was infinite: INTERNAL from Score
+        (asking(policy={"entropy_feedback": {"half_life": 1e300}}), "LEFT"),  # the mean forgot nothing: was INTERNAL
+        (asking(policy={"entropy_feedback": {"setpoint": 1.7e308, "kp": 0, "ki": 0}}), "LEFT"),
         (asking(penalties={"repetition": 1e-300}), "LEFT"),  # was INTERNAL
         (asking(penalties={"repetition": 1e300}), "LEFT"),
     ],
