@@ -295,6 +295,11 @@ def test_a_message_above_the_limit_is_refused_and_the_next_one_is_served(tmp_pat
     ):
         with pytest.raises(Overloaded, match="larger than max"):
             list(client.generate("x" * 3000))
+        with (
+            Client(address, metadata=[("x-much", "x" * 100_000)]) as other,
+            pytest.raises(Overloaded, match="metadata"),
+        ):
+            other.model()
         assert client.count_tokens("x" * 300).token_count
         with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as raised:
             ProtoReflectionDescriptorDatabase(channel).get_services()
