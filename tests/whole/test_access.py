@@ -124,6 +124,7 @@ def test_a_caller_may_call_only_the_services_of_its_table(secure):
     assert raised.value.code is grpc.StatusCode.PERMISSION_DENIED
     assert raised.value.reason == "METHOD_DENIED"
     assert raised.value.metadata == {"method": "/thermostat.v1.GenerationService/Generate"}
+    assert eventually(lambda: "code=PERMISSION_DENIED" in secure.log() and "caller=bob" in secure.log())
 
 
 def test_a_caller_with_its_generations_running_and_waiting_is_refused_with_a_time(secure):
