@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -23,6 +23,7 @@ from tests.fakes import Harness
 BOUNDS = [0.5, 1.0, 2.0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.floats(0, 4) | st.sampled_from(BOUNDS))))
 def test_a_batch_histogram_is_prometheus_own(batches):
     ours, theirs = CollectorRegistry(), CollectorRegistry()
