@@ -34,6 +34,15 @@ def row_sum(x: Tensor) -> Tensor:
     return x.sum(-1)
 
 
+def power(base: Tensor, exponent: Tensor) -> Tensor:
+    """`base ** exponent` for a base of at least 0 and an exponent above 0 (or a base above 0), in its own way.
+
+    Torch takes the elements of `**` several at a time and the last few one by one, and the two round differently: a
+    row's temperature would depend on its place in the batch. exp and log are the same everywhere.
+    """
+    return (exponent * base.log()).exp()
+
+
 def entropy(logits: Tensor) -> Tensor:
     """Shannon entropy in nats, `[...]`, of the distribution `softmax(logits)`."""
     return moments(logits)[0]
