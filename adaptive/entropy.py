@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 # exp of this is 0 in float32, and its square is finite: 0 * s and 0 * s * s are 0, as the limits say.
-_LOWEST_LOG_PROBABILITY = -1.0e4
+LOWEST_LOG_PROBABILITY = -1.0e4
 
 
 def upcast(logits: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def upcast(logits: Tensor) -> Tensor:
 
 def log_probabilities(logits: Tensor) -> Tensor:
     """Natural logarithms of the probabilities, `[..., vocab]`; those of impossible tokens are low instead of -inf."""
-    return torch.log_softmax(upcast(logits), -1).clamp_min_(_LOWEST_LOG_PROBABILITY)
+    return torch.log_softmax(upcast(logits), -1).clamp_min_(LOWEST_LOG_PROBABILITY)
 
 
 def row_sum(x: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Statistics:
         return (self.logits > -torch.inf).sum(-1)
 
     def select(self, rows: Tensor) -> "Statistics":
-        """The same of some rows only."""
+        """The same of some of its rows only."""
         columns = (self.entropy, self.varentropy, self.top_prob, self.maximum, self.log_normalizer)
         h, v, top, maximum, normalizer = (column[rows] for column in columns)
         index = rows if self.index is None else self.index[rows]
