@@ -57,7 +57,6 @@ class _Row:
 
     def take(self, info: SamplingInfo, choices: list[Choice]) -> bool:
         """Take in a token; whether the next one is drawn under another policy."""
-        info = info._replace(state=info.state[: len(self.course.state)])  # the batch's may be wider
         self.records.append(info)
         self.choices.append(choices[: self._given.candidates])
         turned = self.course.take(info.state, info.original_entropy, self._text() if self.course.reads_text else "")

@@ -88,7 +88,7 @@ def reference(network, prompt, settings, given=None):
         drawn, report = step(logits, rows, tokens=None if given is None else torch.tensor([given[place]]))
         info, _ = report.records()[0]
         tokens.append(int(drawn))
-        records.append(info._replace(state=info.state[: len(course.state)]))
+        records.append(info)
         if course.take(info.state, info.original_entropy, ""):
             anew = RowSettings(course.policy, settings.filters, settings.seed, state=course.state)
             rows = rows.change([0], anew={0: anew})
