@@ -13,12 +13,12 @@ from tests.whole.conftest import process
 
 
 def rounded(value: Any) -> Any:
-    """The same with floats of six significant digits."""
+    """The same with floats of six decimals."""
     if isinstance(value, dict):
         return {key: rounded(each) for key, each in value.items()}
     if isinstance(value, list):
         return [rounded(each) for each in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def main() -> None:

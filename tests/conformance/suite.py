@@ -83,7 +83,7 @@ def _take(found: Outcome, message: dict[str, Any]) -> None:
 
 
 def differences(expected: Any, found: Any, path: str = "") -> list[str]:
-    """Where two outcomes differ; numbers may by TOLERANCE."""
+    """Where two outcomes differ; numbers may by TOLERANCE, of themselves where above 1."""
     if isinstance(expected, dict) and isinstance(found, dict):
         keys = sorted({*expected, *found})
         return [d for key in keys for d in differences(expected.get(key), found.get(key), f"{path}.{key}")]
@@ -91,7 +91,7 @@ def differences(expected: Any, found: Any, path: str = "") -> list[str]:
         pairs = enumerate(zip(expected, found, strict=True))
         return [d for i, (one, other) in pairs for d in differences(one, other, f"{path}[{i}]")]
     if isinstance(expected, float) and isinstance(found, float | int):
-        return [] if abs(expected - found) <= TOLERANCE else [f"{path}: {found}, not {expected}"]
+        return [] if abs(expected - found) <= TOLERANCE * max(1, abs(expected)) else [f"{path}: {found}, not {expected}"]
     return [] if expected == found else [f"{path}: {found!r}, not {expected!r}"]
 
 
