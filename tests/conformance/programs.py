@@ -17,7 +17,11 @@ _COMMANDS: dict[str, tuple[str, Callable[[str], tuple[str, ...]]]] = {
     "cpp": ("cpp", lambda name: (f"build/{name}",)),
     "java": ("java", lambda name: ("java", "@build/classpath", name.capitalize())),
     "ruby": ("ruby", lambda name: ("ruby", f"{name}.rb")),
+    # Of the contract as it was first released.
+    "python-previous": ("previous", lambda name: (sys.executable, "client.py")),
+    "node-previous": ("previous", lambda name: ("node", f"build/node/build/{name}.js")),
 }
+PREVIOUS = ("python-previous", "node-previous")
 CHOSEN = os.environ.get("CLIENTS", "python python-async").split()
 
 

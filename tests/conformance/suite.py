@@ -25,15 +25,15 @@ Outcome = dict[str, Any]
 
 @dataclass(frozen=True)
 class Program:
-    """How a client's conformance program is started, and the folder of `clients/` that it runs in."""
+    """How a client's program is started, and the folder of `clients/` that it runs in."""
 
     command: tuple[str, ...]
     folder: str
 
-    def run(self, address: str, suite: Path) -> list[dict[str, Any]]:
-        """The results of a suite; AssertionError if the program fails."""
+    def output(self, *arguments: str) -> str:
+        """What the program prints; AssertionError if it fails."""
         done = subprocess.run(
-            [*self.command, address, str(suite)],
+            [*self.command, *arguments],
             cwd=HERE.parents[1] / "clients" / self.folder,
             env=os.environ | {"GRPC_GO_RETRY": "on"},
             capture_output=True,
@@ -41,7 +41,11 @@ class Program:
             timeout=120,
         )
         assert done.returncode == 0, f"{self.command} ended with {done.returncode}:\n{done.stderr[-2000:]}"
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        return done.stdout
+
+    def run(self, address: str, suite: Path) -> list[dict[str, Any]]:
+        """The results of a suite."""
+        return [json.loads(line) for line in self.output(address, str(suite)).splitlines()]
 
 
 def scenarios(suite: Path) -> list[dict[str, Any]]:
@@ -49,11 +53,11 @@ def scenarios(suite: Path) -> list[dict[str, Any]]:
     return json.loads(suite.read_text())["scenarios"]
 
 
-def outcome(scenario: Mapping[str, Any], result: Mapping[str, Any], response: Any = GenerateResponse) -> Outcome:
+def outcome(scenario: Mapping[str, Any], result: Mapping[str, Any]) -> Outcome:
     """What of a result must be the same each time.
 
     Not the identifier, nor times, nor how tokens are dealt to messages; of a call that was cancelled only the tokens
-    that it waited for, of one whose deadline passed none. response: the class of the stream's messages.
+    that it waited for, of one whose deadline passed none.
     """
     found: Outcome = {"code": result.get("code", 0), "tokens": [], "text": ""}
     if found["code"] not in (CANCELLED, DEADLINE_EXCEEDED):
@@ -62,7 +66,7 @@ def outcome(scenario: Mapping[str, Any], result: Mapping[str, Any], response: An
     elif found["code"] == DEADLINE_EXCEEDED:
         return found
     for message in result.get("responses", []):
-        _take(found, MessageToDict(ParseDict(message, response()), preserving_proto_field_name=True))
+        _take(found, MessageToDict(ParseDict(message, GenerateResponse()), preserving_proto_field_name=True))
     if found["code"] == CANCELLED:
         found["tokens"] = found["tokens"][: scenario["cancel_after"]]
         del found["text"]
@@ -105,11 +109,11 @@ def late(result: Mapping[str, Any], seconds: float = 2.0) -> bool:
 
 
 def table(rows: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
-    """Scenarios down, languages across; a dot is as expected, an X is not."""
+    """Scenarios down, clients across: "." is as expected, "X" is not, "-" cannot be asked by an old client."""
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     width = max(map(len, names))
     lines = [" " * width + "  " + "  ".join(rows)]
     for name in names:
-        marks = [("X" if row.get(name, ["absent"]) else ".").center(len(language)) for language, row in rows.items()]
+        marks = [("-" if name not in row else "X" if row[name] else ".").center(len(client)) for client, row in rows.items()]
         lines.append(f"{name:{width}}  " + "  ".join(marks))
     return "\n".join(lines)
