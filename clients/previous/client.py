@@ -13,7 +13,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from google.rpc import error_details_pb2, status_pb2
 
 sys.path.insert(0, str(Path(__file__).parent / "build/python"))
-from thermostat.v1.generation_pb2 import GenerateRequest, GenerateResponse  # noqa: E402
+from thermostat.v1.generation_pb2 import GenerateRequest, GenerateResponse
 
 SERVICE_CONFIG = (Path(__file__).parents[1] / "service_config.json").read_text()
 

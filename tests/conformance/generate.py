@@ -1,6 +1,6 @@
 """Write expected.json: what the Python client gets from the embedded model in float32, and from the future's server.
 
-    python -m tests.conformance.generate
+python -m tests.conformance.generate
 """
 
 import json

@@ -74,7 +74,7 @@ def outcome(scenario: Mapping[str, Any], result: Mapping[str, Any]) -> Outcome:
 
 
 def _take(found: Outcome, message: dict[str, Any]) -> None:
-    (event, value), = message.items()  # an event, and exactly one: unknown ones are not printed
+    ((event, value),) = message.items()  # an event, and exactly one: unknown ones are not printed
     if event == "output":
         found["tokens"] += value.get("tokens", [])
         found["text"] += value.get("text_delta", "")
@@ -95,7 +95,8 @@ def differences(expected: Any, found: Any, path: str = "") -> list[str]:
         pairs = enumerate(zip(expected, found, strict=True))
         return [d for i, (one, other) in pairs for d in differences(one, other, f"{path}[{i}]")]
     if isinstance(expected, float) and isinstance(found, float | int):
-        return [] if abs(expected - found) <= TOLERANCE * max(1, abs(expected)) else [f"{path}: {found}, not {expected}"]
+        near = abs(expected - found) <= TOLERANCE * max(1, abs(expected))
+        return [] if near else [f"{path}: {found}, not {expected}"]
     return [] if expected == found else [f"{path}: {found!r}, not {expected!r}"]
 
 
@@ -114,6 +115,6 @@ def table(rows: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
     width = max(map(len, names))
     lines = [" " * width + "  " + "  ".join(rows)]
     for name in names:
-        marks = [("-" if name not in row else "X" if row[name] else ".").center(len(client)) for client, row in rows.items()]
-        lines.append(f"{name:{width}}  " + "  ".join(marks))
+        marks = {client: "-" if name not in row else "X" if row[name] else "." for client, row in rows.items()}
+        lines.append(f"{name:{width}}  " + "  ".join(mark.center(len(client)) for client, mark in marks.items()))
     return "\n".join(lines)
