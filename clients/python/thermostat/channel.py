@@ -10,8 +10,8 @@ import grpc
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 _MEBIBYTE = 1024 * 1024
-# One file for the clients of all languages: round robin, health, and retries. These are safe for Generate too: the server
-# sends nothing before the first token, and after it gRPC retries no more.
+# Round robin, health and retries: one file for the clients of all languages. Retries are safe for Generate too: the
+# server sends nothing before the first token, and after it gRPC retries no more.
 _SERVICE_CONFIG = files(__package__).joinpath("service_config.json").read_text()
 
 OPTIONS: list[tuple[str, int | str]] = [
