@@ -7,9 +7,10 @@ STUBS := clients/python/thermostat/v1
 # The oldest grpcio-tools with Python 3.11, so that every later protobuf and grpcio accepts the stubs.
 PROTO_TOOLS := grpcio-tools==1.49.1 protobuf==4.21.12 grpcio==1.49.1 setuptools==65.5.1
 
-# The clients that `make clients` runs, and the folders that it builds.
-CLIENTS ?= python python-async node go cpp java ruby python-previous node-previous
-BUILDS := $(addprefix build-,$(sort $(patsubst %-previous,previous,$(filter-out python python-async,$(CLIENTS)))))
+# What `make clients` builds, and the clients that it then runs.
+CLIENT_FOLDERS ?= typescript go cpp java ruby previous
+CLIENTS ?= python python-async node browser browser-grpc-web go cpp java ruby python-previous node-previous
+BUILDS := $(CLIENT_FOLDERS:%=build-%)
 
 MODEL ?= embedded
 PORT ?= 50051
@@ -81,4 +82,4 @@ proto: .venv-proto/.ready ## the Python stubs from protos/, and build/thermostat
 		--descriptor_set_out=build/thermostat.binpb --include_imports --include_source_info protos/thermostat/v1/*.proto
 
 clean: ## remove what was set up
-	rm -rf $(VENV) .venv-proto build clients/*/build clients/node/gen clients/node/node_modules
+	rm -rf $(VENV) .venv-proto build clients/*/build clients/typescript/gen clients/typescript/node_modules

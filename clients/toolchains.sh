@@ -9,6 +9,7 @@ g++ cmake pkg-config libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-co
 libgrpc-java protobuf-compiler-grpc-java-plugin libprotobuf-java libnetty-java libperfmark-java libgoogle-gson-java
 libguava-java libgeronimo-annotation-1.3-spec-java
 ruby ruby-grpc ruby-grpc-tools ruby-googleapis-common-protos-types rubocop
+chromium
 "
 # A Node or a JDK that did not come from Debian serves as well.
 command -v node >/dev/null && command -v npm >/dev/null || packages="$packages nodejs npm"

@@ -1,5 +1,19 @@
-"""Real servers, as for the tests of the whole."""
+"""One live server for all tests of this folder."""
 
-from tests.whole.conftest import address
+from collections.abc import Iterator
 
-__all__ = ["address"]
+import pytest
+
+from tests.conformance import servers
+from tests.conformance.servers import Addresses
+
+
+@pytest.fixture(scope="session")
+def live() -> Iterator[Addresses]:
+    with servers.live() as addresses:
+        yield addresses
+
+
+@pytest.fixture
+def address(live: Addresses) -> str:
+    return live.grpc

@@ -6,10 +6,9 @@ python -m tests.conformance.generate
 import json
 from typing import Any
 
-from tests.conformance.future_server import future_server
+from tests.conformance import servers
 from tests.conformance.programs import program
 from tests.conformance.suite import EXPECTED, FUTURE, LIVE, outcome, scenarios
-from tests.whole.conftest import process
 
 
 def rounded(value: Any) -> Any:
@@ -24,8 +23,8 @@ def rounded(value: Any) -> Any:
 def main() -> None:
     """Run both suites and write one line a scenario."""
     expected = {}
-    with process("--max-rows", "1", "--dtype", "float32") as (_, live), future_server() as future:
-        for address, suite in ((live, LIVE), (future, FUTURE)):
+    with servers.live() as live, servers.future() as future:
+        for address, suite in ((live.grpc, LIVE), (future.grpc, FUTURE)):
             results = program("python", "conformance").run(address, suite)
             for scenario, result in zip(scenarios(suite), results, strict=True):
                 expected[scenario["name"]] = rounded(outcome(scenario, result))

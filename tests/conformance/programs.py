@@ -12,7 +12,9 @@ from tests.conformance.suite import Program
 _COMMANDS: dict[str, tuple[str, Callable[[str], tuple[str, ...]]]] = {
     "python": ("python", lambda name: (sys.executable, f"{name}.py")),
     "python-async": ("python", lambda name: (sys.executable, f"{name}_async.py")),
-    "node": ("node", lambda name: ("node", f"build/{name}.js")),
+    "node": ("typescript", lambda name: ("node", f"build/{name}.js")),
+    "browser": ("typescript", lambda name: (sys.executable, "browser.py", "connect", name)),
+    "browser-grpc-web": ("typescript", lambda name: (sys.executable, "browser.py", "grpc-web", name)),
     "go": ("go", lambda name: (f"build/{name}",)),
     "cpp": ("cpp", lambda name: (f"build/{name}",)),
     "java": ("java", lambda name: ("java", "@build/classpath", name.capitalize())),
@@ -21,6 +23,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[str], tuple[str, ...]]]] = {
     "python-previous": ("previous", lambda name: (sys.executable, "client.py")),
     "node-previous": ("previous", lambda name: ("node", f"build/node/build/{name}.js")),
 }
+WEB = ("browser", "browser-grpc-web")
 PREVIOUS = ("python-previous", "node-previous")
 CHOSEN = os.environ.get("CLIENTS", "python python-async").split()
 

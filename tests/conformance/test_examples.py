@@ -9,13 +9,14 @@ from tests.conformance.programs import CHOSEN, PREVIOUS, program
 from thermostat import Client, EntropyBand, Output
 
 CLIENTS = Path(__file__).parents[2] / "clients"
-EXAMPLES = [path for path in CLIENTS.glob("*/[eE]xample*") if path.is_file()] + list(CLIENTS.glob("*/example/*"))
+PAGE = Path(__file__).parents[2] / "docs/clients.md"
+EXAMPLES = [CLIENTS / path for path in re.findall(r"<!-- from: clients/(\S+) -->", PAGE.read_text())]
 
 
 @pytest.mark.parametrize("name", [name for name in CHOSEN if name not in PREVIOUS])
-def test_an_example_streams_tokens_and_meets_an_error_a_deadline_and_a_cancel(name, address):
-    printed = program(name, "example").output(address)
-    with Client(address) as client:
+def test_an_example_streams_tokens_and_meets_an_error_a_deadline_and_a_cancel(name, live):
+    printed = program(name, "example").output(live.of(name))
+    with Client(live.grpc) as client:
         events = client.generate("class Parser:\n    def", policy=EntropyBand(), seed=7, max_output_tokens=16)
         infos = [token.sampling_info for event in events if isinstance(event, Output) for token in event.tokens]
     expected = [(f"{info.original_entropy:.2f}", f"{info.temperature:.2f}") for info in infos]

@@ -3,7 +3,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { BadRequestSchema } from "./gen/google/rpc/error_details_pb.js";
 import { GenerateRequestSchema, GenerationService } from "./gen/thermostat/v1/generation_pb.js";
-import { connect } from "./transport.js";
+import { connect } from "./node.js";
 
 const client = createClient(GenerationService, connect(process.argv[2]));
 const request = {

@@ -1,16 +1,15 @@
-// The conformance program of the Node client: node build/conformance.js ADDRESS SUITE.
+// One scenario of the conformance suite; see tests/conformance/conformance.proto.
 import { fromJson, toJson, type JsonValue } from "@bufbuild/protobuf";
-import { ConnectError, createClient, type Client } from "@connectrpc/connect";
-import { readFileSync } from "node:fs";
+import { ConnectError, createClient, type Transport } from "@connectrpc/connect";
 import { BadRequestSchema } from "./gen/google/rpc/error_details_pb.js";
 import { GenerateRequestSchema, GenerateResponseSchema, GenerationService } from "./gen/thermostat/v1/generation_pb.js";
-import { connect } from "./transport.js";
 
 type Scenario = { name: string; request: JsonValue; cancel_after?: number; deadline_seconds?: number };
 type Result = { scenario: string; code?: number; message?: string; violations?: JsonValue; responses: JsonValue[] };
 
-async function run(client: Client<typeof GenerationService>, scenario: Scenario): Promise<Result> {
+async function run(transport: Transport, scenario: Scenario): Promise<Result> {
   const { name, cancel_after = Infinity, deadline_seconds } = scenario;
+  const client = createClient(GenerationService, transport);
   const abort = new AbortController();
   const result: Result = { scenario: name, responses: [] };
   const options = { signal: abort.signal, timeoutMs: deadline_seconds && 1000 * deadline_seconds };
@@ -32,6 +31,8 @@ async function run(client: Client<typeof GenerationService>, scenario: Scenario)
   return result;
 }
 
-const client = createClient(GenerationService, connect(process.argv[2]));
-const { scenarios }: { scenarios: Scenario[] } = JSON.parse(readFileSync(process.argv[3], "utf8"));
-for (const scenario of scenarios) console.log(JSON.stringify(await run(client, scenario)));
+// Runs a suite, one scenario after the other, and prints a line for each.
+export async function runAll(transport: Transport, suite: string, print: (line: string) => void) {
+  const { scenarios }: { scenarios: Scenario[] } = JSON.parse(suite);
+  for (const scenario of scenarios) print(JSON.stringify(await run(transport, scenario)));
+}
