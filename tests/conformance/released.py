@@ -6,7 +6,9 @@ from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from google.protobuf.json_format import ParseDict, ParseError
+
+from tests.conformance.suite import as_dict
 
 IMAGE = Path(__file__).parents[2] / "protos/released.binpb"
 _pool = descriptor_pool.DescriptorPool()
@@ -31,8 +33,7 @@ def seen(outcome: Mapping[str, Any]) -> dict[str, Any]:
     """An outcome without what the released contract does not have."""
 
     def known(name: str, value: Any) -> Any:
-        message = ParseDict(value, _message(name), ignore_unknown_fields=True)
-        return MessageToDict(message, preserving_proto_field_name=True)
+        return as_dict(ParseDict(value, _message(name), ignore_unknown_fields=True))
 
     left = dict(outcome, tokens=[known("Token", token) for token in outcome["tokens"]])
     return left | {name: known(name.capitalize(), left[name]) for name in ("started", "finished") if name in left}

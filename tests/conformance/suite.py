@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message import Message
 
 from thermostat.v1.generation_pb2 import GenerateResponse
 
@@ -66,11 +67,16 @@ def outcome(scenario: Mapping[str, Any], result: Mapping[str, Any]) -> Outcome:
     elif found["code"] == DEADLINE_EXCEEDED:
         return found
     for message in result.get("responses", []):
-        _take(found, MessageToDict(ParseDict(message, GenerateResponse()), preserving_proto_field_name=True))
+        _take(found, as_dict(ParseDict(message, GenerateResponse())))
     if found["code"] == CANCELLED:
         found["tokens"] = found["tokens"][: scenario["cancel_after"]]
         del found["text"]
     return found
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """A message as a dictionary; fields that cannot be absent are there also where they are 0."""
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
 def _take(found: Outcome, message: dict[str, Any]) -> None:
