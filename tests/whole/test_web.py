@@ -101,6 +101,27 @@ def test_a_server_ends_in_order_while_a_page_reads():
         assert running.wait(10) == 0
 
 
+def test_a_token_is_asked_for_as_in_grpc(tmp_path):
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text('[page]\ntoken = "a-token-of-a-page"\n')
+    with process("--web-port", "0", "--tokens", str(tokens)) as (running, _):
+        web = running.stdout.readline().removeprefix("web on ").strip()
+        path, headers = "/thermostat.v1.ModelService/GetModel", {"content-type": "application/json"}
+        status, _, body = call(web, "POST", path, "{}", headers)
+        assert (status, json.loads(body)["code"]) == (401, "unauthenticated")
+        bearer = {"authorization": "Bearer a-token-of-a-page"}
+        assert call(web, "POST", path, "{}", headers | bearer)[0] == 200
+
+
+def test_plain_http_where_others_can_connect_is_refused_unless_it_is_insisted_on():
+    certificate = {"tls_cert": Path("cert.pem"), "tls_key": Path("key.pem")}
+    with pytest.raises(ValueError, match="--web-port is plain HTTP"):
+        Config(web_port=8080, host="0.0.0.0", **certificate)
+    with pytest.raises(ValueError, match="--tls-client-ca"):
+        Config(web_port=8080, tls_client_ca=Path("ca.pem"), **certificate)
+    assert Config(web_port=8080, host="0.0.0.0", insecure=True).web_port == 8080
+
+
 def test_without_the_extra_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "server.web", None)
     with pytest.raises(RuntimeError, match=r"thermostat-server\[web\]"):
