@@ -49,6 +49,8 @@ clients: $(READY) $(BUILDS) ## build the clients of every language, and run thei
 $(BUILDS): build-%: $(READY)
 	$(MAKE) -C clients/$* build check
 
+build-previous: | $(filter build-typescript,$(BUILDS))
+
 clients-toolchains: ## install from Debian what `make clients` lacks
 	sh clients/toolchains.sh
 
