@@ -68,7 +68,15 @@ class Web:
             allow_headers=["*"],
             expose_headers=_EXPOSED,
         )
-        config = uvicorn.Config(application, lifespan="off", log_config=None, log_level="warning", access_log=False)
+        # The gRPC server has ended its calls before this one stops: a second is for the last bytes.
+        config = uvicorn.Config(
+            application,
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=1,
+        )
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
 
