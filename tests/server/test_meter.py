@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry, Histogram
 
 from adaptive.policies import Fixed, Greedy
 from server.engine.engine import State
-from server.engine.inbox import QueueFull
 from server.engine.events import Failed, Finished
+from server.engine.inbox import QueueFull
 from server.engine.request import GenerationRequest, Stopping
 from server.sight.histogram import BatchHistogram
 from server.sight.ledger import Entry
