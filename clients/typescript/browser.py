@@ -41,7 +41,7 @@ def serve(files: dict[str, tuple[str, bytes]]) -> tuple[ThreadingHTTPServer, lis
 
 
 def main(protocol: str, name: str, address: str, suite: str = "") -> int:
-    """Run a program; the exit status is 1 if the page printed nothing within a minute."""
+    """Run a program; the exit status is 1 if the page printed nothing within 200 seconds."""
     program = Path(__file__).parent / f"build/browser_{name}.js"
     files = {"/": ("text/html", PAGE.encode()), "/program.js": ("text/javascript", program.read_bytes())}
     if suite:
@@ -53,7 +53,7 @@ def main(protocol: str, name: str, address: str, suite: str = "") -> int:
         command = ["chromium", *flags, f"--user-data-dir={profile}", url]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as chromium:
             Thread(target=server.serve_forever, daemon=True).start()
-            done.wait(60)
+            done.wait(200)
             chromium.terminate()
     server.shutdown()
     print("".join(printed))

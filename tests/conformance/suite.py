@@ -39,7 +39,7 @@ class Program:
             env=os.environ | {"GRPC_GO_RETRY": "on"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
         )
         assert done.returncode == 0, f"{self.command} ended with {done.returncode}:\n{done.stderr[-2000:]}"
         return done.stdout
