@@ -150,6 +150,8 @@ class Repetition:
         to, source = torch.tensor(pairs, dtype=torch.int64, device=self.tokens.device).T
         for name in ("tokens", "lengths", "prompts", "breaks", "match"):
             getattr(self, name)[to] = getattr(other, name)[source]
+        if self.uses_dry and not other.uses_dry:
+            self.match = self._matches()
 
     def _widen(self, capacity: int) -> None:
         more = self.tokens[:, :1].expand(-1, capacity - self.tokens.shape[-1])

@@ -171,8 +171,7 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor) -> Report:
         values, ids = statistics.logits.topk(min(rows.candidates, statistics.vocab_size), -1)
         likely = values - statistics.log_normalizer[:, None]
         choices = torch.stack([ids.double(), likely.double(), shaped.logprob(ids).double()], -1)
-    figures = [len(s.policy.state) for s in rows.settings]
-    return Report(pack(columns, states, choices), figures, rows.faults)
+    return Report(pack(columns, states, choices), rows.figures, rows.faults)
 
 
 def get_sampling_info(
