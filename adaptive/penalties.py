@@ -17,7 +17,8 @@ _GROWTH = 256
 _LONGEST = 50
 """Text-generation-webui looks no further back for a match."""
 _LARGEST = 1.0e4
-"""DRY grows exponentially; beyond this nothing changes any more, and infinity would rule a token out."""
+"""DRY grows exponentially, and a repetition may be any number; beyond this nothing changes any more, and infinity would
+rule a token out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Repetition:
         def column(values: list[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device)[:, None]
 
-        self.repetition = column([p.repetition for p in penalties])
+        self.repetition = column([min(max(p.repetition, 1 / _LARGEST), _LARGEST) for p in penalties])
         self.presence = column([p.presence for p in penalties])
         self.frequency = column([p.frequency for p in penalties])
         self.multiplier = column([p.dry_multiplier for p in penalties])

@@ -21,6 +21,8 @@ from adaptive.policies import Columns, Control, Fixed, Outcome
 from adaptive.policies.base import LARGEST_VOCABULARY
 from adaptive.rows import Rows, RowSettings
 
+_COLDEST = 1e-12
+"""A lower temperature changes nothing that a float32 logit can show, and its inverse might be infinite."""
 _DICE = 0x5851F42D4C957F2D
 """Sets the random numbers of xtc apart from those of the draw."""
 
@@ -230,7 +232,7 @@ def _change(statistics: Statistics, rows: Rows, masks: Masks | None) -> tuple[Te
 
 def _scale(z: Tensor, temperature: Tensor) -> Tensor:
     """Step 4, relative to the largest logit so that a low temperature cannot overflow. Greedy rows scale by 1."""
-    divisor = torch.where(temperature > 0, temperature, 1.0).to(z.dtype)
+    divisor = torch.where(temperature > 0, temperature.clamp(min=_COLDEST), 1.0).to(z.dtype)
     return (z - z.amax(-1, keepdim=True)) / divisor[:, None]
 
 
