@@ -57,7 +57,6 @@ class _Row:
 
     def take(self, info: SamplingInfo, choices: list[Choice]) -> bool:
         """Take in a token; whether the next one is drawn under another policy."""
-        info = info._replace(state=info.state[: len(self.course.state)])  # the batch's may be wider
         self.records.append(info)
         self.choices.append(choices[: self._given.candidates])
         turned = self.course.take(info.state, info.original_entropy, self._text() if self.course.reads_text else "")
@@ -81,7 +80,8 @@ class AdaptiveLogitsProcessor(LogitsProcessor):
     `draws=False` it gives generate the log probabilities of the shaped distribution instead, to draw from.
 
     records: the sampling info of each row's tokens; complete after `finish`. choices: its most likely tokens, if its
-    settings ask for candidates. faults: why a row failed, by row; it ends there, and the others go on.
+    settings ask for candidates. settings: of each row, with the seeds in use. faults: why a row failed, by row; it ends
+    there, and the others go on.
     """
 
     supports_continuous_batching = False  # its rows come and go, and state would not follow them
@@ -112,6 +112,7 @@ class AdaptiveLogitsProcessor(LogitsProcessor):
             phases: tuple[Phase, ...] = getattr(policy, "phases", ())
             if tokenizer is None and any(isinstance(phase.until, str) for phase in phases):
                 raise ParameterError([("tokenizer", "must be given: a phase ends at a marker, which is text")])
+        self.settings: list[RowSettings] = []
         self._rows: list[_Row] = []
         self._seen: Tensor | None = None
         self._mask: Tensor | None = None
@@ -157,11 +158,12 @@ class AdaptiveLogitsProcessor(LogitsProcessor):
         ids: Tensor = getattr(sequences, "sequences", sequences)
         if self._seen is None:
             raise ValueError("nothing was generated since the last finish()")
-        if self._follows(ids):
-            self._take(ids[:, -1])
-        elif not (ids.shape[-1] <= self._seen.shape[-1] and torch.equal(ids, self._seen[:, : ids.shape[-1]])):
+        width, seen = ids.shape[-1], self._seen.shape[-1]
+        if not torch.equal(ids[:, :seen], self._seen[:, :width]) or width > seen + 1:
             raise ValueError("sequences are not what this processor has generated")
-        drawn = ids.shape[-1] - self._prompt.shape[-1]  # generate may run a step ahead of its own end
+        if width > seen:  # else generate ran ahead of its own end, as it does on a GPU
+            self._take(ids[:, -1])
+        drawn = width - self._prompt.shape[-1]
         self.records = [row.records[:drawn] for row in self._rows]
         self.choices = [row.choices[:drawn] for row in self._rows]
         self._seen = None
@@ -249,23 +251,24 @@ class AdaptiveLogitsProcessor(LogitsProcessor):
             self._batch = self._batch.change(range(len(self._rows)), anew=turned)
 
     def _close(self, logs: Tensor, failed: Tensor) -> Tensor:
-        """The same with nothing but an end for rows that have ended or now fail, bool `[rows]`. RuntimeError if a row
-        fails and no end is known."""
-        closed = failed | torch.tensor([row.ended for row in self._rows], device=logs.device)
+        """The same with nothing but an end for rows that fail now, bool `[rows]`, or have failed; RuntimeError if no
+        end is known. What rows that have ended well are given is all the same: generate pads them."""
+        well = torch.tensor([row.ended and row.fault is None for row in self._rows], device=logs.device)
+        closed = failed | torch.tensor([row.fault is not None for row in self._rows], device=logs.device)
         if not bool(closed.any()):
             return logs
-        end = self._ends[0] if self._ends else self._padding
-        if end is None:
-            raise RuntimeError("a row failed or ended, and no eos_token_id is known to go on with in its place")
+        end = self._ends[0] if self._ends else self._pad
+        if end is None and bool((closed & ~well).any()):
+            raise RuntimeError("a row failed, and no eos_token_id is known to end it with")
         only = torch.full_like(logs, -torch.inf)
-        only[:, end] = 0.0
+        only[:, end or 0] = 0.0
         return torch.where(closed[:, None], only, logs)
 
 
 def _said(info: SamplingInfo, policy: str | None) -> str:
     if info.fault == Fault.LOGITS:
         return "the model gave no distribution (NaN or infinite logits)"
-    return f"the policy failed: {policy or 'it gave no temperature'}"
+    return f"the policy failed: {policy or 'it gave no temperature or no distribution'}"
 
 
 def _refuse_beams(prompt: Tensor, scores: Tensor) -> None:

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from adaptive.calls import absorb, decide, reshape
 from adaptive.draw import draw, uniform
-from adaptive.entropy import Statistics, log_probabilities, measure, row_sum
+from adaptive.entropy import LOWEST_LOG_PROBABILITY, Statistics, log_probabilities, measure, row_sum
 from adaptive.filters import CHAIN, Filters, max_surprisal_kept
 from adaptive.info import Columns as InfoColumns
 from adaptive.info import Fault, Report, pack
 from adaptive.parameters import ParameterError
 from adaptive.policies import Columns, Control, Fixed, Outcome
+from adaptive.policies.base import LARGEST_VOCABULARY
 from adaptive.rows import Rows, RowSettings
 
 _COLDEST = 1e-12
@@ -139,7 +140,7 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor) -> Report:
     p, logs = shaped.probabilities, shaped.scaled
     final_entropy = shaped.kept_mass.log() - row_sum(p * logs)
     if shaped.reshaped is not None:
-        final_entropy = torch.where(shaped.reshaped, -row_sum(torch.xlogy(p, p)), final_entropy)
+        final_entropy = torch.where(shaped.reshaped, -row_sum(torch.where(p > 0, p * p.log(), 0.0)), final_entropy)
     columns = InfoColumns(
         statistics=statistics,
         control=shaped.control,
@@ -160,7 +161,9 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor) -> Report:
     if shaped.greedy is not None:
         _report_greedy(columns, shaped.greedy)
     after = torch.where(_pick(shaped.kept, tokens), shaped.kept_mass.log(), 0.0) - _pick(logs, tokens)
-    outcome = Outcome(statistics.entropy, columns.final_entropy, -columns.logprob, after)
+    # Of a token that the model rules out (only scoring meets one) no mean would recover.
+    surprisal = -columns.logprob.clamp_min(LOWEST_LOG_PROBABILITY)
+    outcome = Outcome(statistics.entropy, columns.final_entropy, surprisal, after)
     states = absorb(rows, outcome, columns.fault)
     if rows.repetition is not None:
         rows.repetition.append(tokens[rows.repetition.index])
@@ -170,8 +173,7 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor) -> Report:
         values, ids = statistics.logits.topk(min(rows.candidates, statistics.vocab_size), -1)
         likely = values - statistics.log_normalizer[:, None]
         choices = torch.stack([ids.double(), likely.double(), shaped.logprob(ids).double()], -1)
-    figures = [len(s.policy.state) for s in rows.settings]
-    return Report(pack(columns, states, choices), figures, rows.faults)
+    return Report(pack(columns, states, choices), rows.figures, rows.faults)
 
 
 def get_sampling_info(
@@ -237,10 +239,10 @@ def _scale(z: Tensor, temperature: Tensor) -> Tensor:
 def _filter_columns(control: Control, rows: Rows) -> Columns:
     """The parameters of the filters in force, `[rows]`: the request's, or what its policy sets in place of them."""
     columns = dict(rows.filters)
-    for name in ("top_k", "top_p", "min_p"):
+    for name, least, most in (("top_k", 1.0, float(LARGEST_VOCABULARY)), ("top_p", 0.0, 1.0), ("min_p", 0.0, 1.0)):
         chosen = getattr(control, name)
         if chosen is not None:
-            columns[name] = torch.where(chosen.isnan(), columns[name], chosen)
+            columns[name] = torch.where(chosen.isnan(), columns[name], chosen.clamp(least, most))
     return columns
 
 

@@ -51,6 +51,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--max-message-bytes", type=click.IntRange(1024, 1 << 30), default=4 << 20, help="Largest request, in bytes."
 )
+@click.option(
+    "--web-port",
+    type=click.IntRange(0, 65535),
+    help="Port for browsers: Connect and gRPC-Web over plain HTTP; 0 picks a free one.  [default: none]",
+)
+@click.option(
+    "--web-origin", multiple=True, help="Origin whose pages may call, as https://example.org; * is any. Repeatable."
+)
 @click.option("--max-rows", type=click.IntRange(1, 1024), default=64, help="Most generations that decode at once.")
 @click.option("--max-queue", type=click.IntRange(0), default=256, help="Most generations that wait.")
 @click.option("--kv-memory", type=click.FloatRange(0, min_open=True), help="KV memory in GiB.  [default: found]")

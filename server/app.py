@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -25,6 +26,9 @@ from server.service import GenerationService, ModelService
 from server.sight.sight import Sight
 from server.streams import Streams
 from thermostat.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc
+
+if TYPE_CHECKING:
+    from server.web import Web
 
 _log = logging.getLogger(__name__)
 _SERVICES = tuple(
@@ -63,6 +67,7 @@ class App:
     guard: Guard
     sight: Sight
     watchdog: asyncio.Task
+    web: "Web | None"
 
 
 def find_limits(config: Config, model: Model) -> Limits:
@@ -73,6 +78,17 @@ def find_limits(config: Config, model: Model) -> Limits:
     # More than every row can use is never needed.
     tokens = min(tokens, config.max_rows * model.context_length)
     return Limits(config.max_rows, tokens, config.prefill_chunk or _CHUNK[kind])
+
+
+def web_port(config: Config) -> "Web | None":
+    """The port for browsers, if one is wanted. OSError if it cannot be had."""
+    if config.web_port is None:
+        return None
+    try:
+        from server.web import Web
+    except ImportError as lack:
+        raise RuntimeError(f"a web port needs thermostat-server[web]: {lack}") from None
+    return Web(config.host, config.web_port, config.web_origin)
 
 
 async def start(config: Config) -> App:
@@ -103,13 +119,18 @@ async def start(config: Config) -> App:
     if config.reflects:
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     watchdog = loop.create_task(_watch(engine, streams, ended, config.step_timeout))
-    app = App(server, engine, generation, servicer, guard.listen(server), ended, guard, sight, watchdog)
+    web = web_port(config)
+    if web is not None:
+        server.add_insecure_port(web.target)
+    app = App(server, engine, generation, servicer, guard.listen(server), ended, guard, sight, watchdog, web)
     await _set_health(app, health_pb2.HealthCheckResponse.NOT_SERVING)
     engine.start()
     await server.start()
     await _warm_up(engine, streams)
     sight.start(limits.rows, limits.kv_tokens, model=model.name, dtype=model.dtype, device=str(model.device))
     guard.keep_fresh()
+    if web is not None:
+        await web.start()
     await _set_health(app, health_pb2.HealthCheckResponse.SERVING)
     _log.info(
         "serving %s (%s, %s, %s): %d rows, %d KV tokens, context %d",
@@ -127,6 +148,8 @@ async def stop(app: App, grace: float, delay: float = 0.0) -> None:
     await app.server.stop(grace)
     await app.sight.stop()
     app.watchdog.cancel()
+    if app.web is not None:
+        await app.web.stop()
     # A step that hangs does not end for being asked to; the process ends around it.
     await asyncio.to_thread(app.engine.stop, _LAST_STEP_SECONDS)
 
@@ -139,6 +162,8 @@ async def serve(config: Config) -> int:
     print(f"listening on {app.address}", flush=True)
     if app.sight.address:
         print(f"metrics on {app.sight.address}", flush=True)
+    if app.web is not None:
+        print(f"web on {app.web.address}", flush=True)
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def signalled() -> None:

@@ -18,6 +18,8 @@ class Config:
     context_length: int | None = None
     host: str = "127.0.0.1"
     port: int = 50051
+    web_port: int | None = None
+    web_origin: tuple[str, ...] = ()
     max_rows: int = 64
     max_queue: int = 256
     kv_memory: float | None = None
@@ -54,12 +56,21 @@ class Config:
                 f"--host {self.host} lets others connect: give --tls-cert and --tls-key, or insist on plain text with"
                 " --insecure"
             )
+        if self.web_port is not None and not (self._loopback_host or self.insecure):
+            raise ValueError(
+                f"--web-port is plain HTTP, and --host {self.host} lets others connect: put a proxy with TLS before"
+                " it, or insist with --insecure"
+            )
+        if self.web_port is not None and self.tls_client_ca is not None:
+            raise ValueError("--web-port cannot ask for certificates: leave it or --tls-client-ca away")
 
     @property
     def loopback(self) -> bool:
         """Whether only this machine can connect."""
-        if not self.tcp:
-            return True
+        return not self.tcp or self._loopback_host
+
+    @property
+    def _loopback_host(self) -> bool:
         try:
             return ip_address(self.host).is_loopback
         except ValueError:

@@ -57,7 +57,9 @@ def invalid(violations: Sequence[Violation]) -> RequestError:
 
 def unreadable() -> RequestError:
     """INVALID_ARGUMENT for bytes that are no message of the contract."""
-    message = "the request cannot be read: it is no message of this method, or nests too deep, or has text that is no UTF-8"
+    message = (
+        "the request cannot be read: it is no message of this method, or nests too deep, or has text that is no UTF-8"
+    )
     return RequestError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", message)
 
 

@@ -144,7 +144,7 @@ def keep_top_p(z: np.ndarray, p: float) -> Kept:
 def keep_min_p(z: np.ndarray, min_p: float) -> Kept:
     """p >= min_p p_max."""
     log_ratio = z - z.max()
-    return log_ratio >= _log(min_p), _nearest(log_ratio - _log(min_p)) if min_p < 1 else math.inf
+    return log_ratio >= _log(min_p), _nearest(log_ratio[z < z.max()] - _log(min_p))
 
 
 def keep_typical_p(z: np.ndarray, mass: float) -> Kept:

@@ -18,6 +18,7 @@ WIRE = {
     "server/app.py",
     "server/errors.py",
     "server/prompts.py",
+    "server/web.py",
     "server/access/guard.py",
     "server/access/interceptor.py",
     "server/access/reading.py",

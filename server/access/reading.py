@@ -23,10 +23,9 @@ class Reader(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith(_PREFIX):
             return handler
-        if handler.unary_stream:
-            inner, refuse, make = handler.unary_stream, _refuse_stream, grpc.unary_stream_rpc_method_handler
-        else:
-            inner, refuse, make = handler.unary_unary, _refuse, grpc.unary_unary_rpc_method_handler
+        inner: Callable[..., Any] = handler.unary_unary or handler.unary_stream
+        refuse: Callable[..., Any] = _refuse if handler.unary_unary else _refuse_stream
+        make = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.unary_stream_rpc_method_handler
 
         def respond(request: Any, context: grpc.aio.ServicerContext) -> Any:
             return (refuse if isinstance(request, DecodeError) else inner)(request, context)

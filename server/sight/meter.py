@@ -3,6 +3,7 @@
 The engine's thread pays one append a step. What was noted is added up in batches, on a timer and before a scrape.
 """
 
+import enum
 import threading
 import time
 from collections import deque
@@ -14,8 +15,9 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from adaptive.signals import KINDS
 from server.engine.engine import Deliver, Engine, State
-from server.engine.events import Drawn, Event, Failed, Finished, Started
+from server.engine.events import Cause, Drawn, Event, Failed, Finished, FinishReason, Started
 from server.engine.request import GenerationRequest
 from server.sight.histogram import BatchHistogram
 
@@ -42,6 +44,12 @@ class _Gone(NamedTuple):
     cancelled: bool
 
 
+class _Paused(NamedTuple):
+    """A generation that stood still until now."""
+
+    request_id: str
+
+
 @dataclass(slots=True)
 class _Batch:
     """What is added up together. tokens: (original, final entropy, change, temperature, saturated) by policy."""
@@ -57,7 +65,7 @@ class Meter(Collector):
     def __init__(self, deliver: Deliver, registry: CollectorRegistry) -> None:
         self.engine: Engine
         self._deliver = deliver
-        self._noted: deque[tuple[float, GenerationRequest | _Gone | list[tuple[str, Event]]]] = deque()
+        self._noted: deque[tuple[float, GenerationRequest | _Gone | _Paused | list[tuple[str, Event]]]] = deque()
         self._lock = threading.Lock()
         self._live: dict[str, _Live] = {}
         registry.register(self)  # first: a scrape adds up before it reads the others
@@ -65,8 +73,11 @@ class Meter(Collector):
         def histogram(name: str, help: str, bounds: list[float], label: str = "") -> BatchHistogram:
             return BatchHistogram(f"thermostat_{name}", help, bounds, label, registry)
 
-        def counter(name: str, help: str, *labels: str) -> Counter:
-            return Counter(f"thermostat_{name}", help, labels, registry=registry)
+        def counter(name: str, help: str, label: str = "", values: Iterable[str] = ()) -> Counter:
+            made = Counter(f"thermostat_{name}", help, [label] if label else [], registry=registry)
+            for value in values:  # known values are there from the start, at 0
+                made.labels(value)
+            return made
 
         self._original = histogram("original_entropy_nats", "Entropy of the model's own distribution", _NATS, "policy")
         self._final = histogram("final_entropy_nats", "Entropy of what was drawn from", _NATS, "policy")
@@ -75,12 +86,12 @@ class Meter(Collector):
         self._gaps = histogram("inter_token_latency_seconds", "Time between two tokens", _SECONDS)
         self._queued = histogram("request_queue_time_seconds", "From arrival to a row", _SECONDS)
         self._saturated = counter("saturated_tokens", "Tokens at which the policy was at a bound", "policy")
-        self._signals = counter("signals", "Signals raised", "kind")
+        self._signals = counter("signals", "Signals raised", "kind", KINDS)
         self._prompt = counter("prompt_tokens", "Prompt tokens computed")
         self._generated = counter("generation_tokens", "Tokens drawn")
         self._scored = counter("scored_tokens", "Tokens scored")
-        self._finished = counter("finished", "Generations that ended well", "reason")
-        self._failed = counter("failed", "Generations that failed")
+        self._finished = counter("finished", "Generations that ended well", "reason", _words(FinishReason))
+        self._failed = counter("failed", "Generations that failed", "cause", _words(Cause))
         self._cancelled = counter("cancelled", "Generations that were cancelled, or ran into their deadline")
 
     def submit(self, request: GenerationRequest) -> None:
@@ -102,7 +113,8 @@ class Meter(Collector):
         self.engine.hold(request_id)
 
     def release(self, request_id: str) -> None:
-        """As Engine.release."""
+        """As Engine.release. A pause for a slow reader is no time between two tokens."""
+        self._noted.append((time.monotonic(), _Paused(request_id)))
         self.engine.release(request_id)
 
     def full(self, client: str) -> bool:
@@ -143,6 +155,9 @@ class Meter(Collector):
                 elif isinstance(noted, _Gone):
                     known = self._live.pop(noted.request_id, None) is not None
                     self._cancelled.inc(known and noted.cancelled)
+                elif isinstance(noted, _Paused):
+                    if (live := self._live.get(noted.request_id)) is not None:
+                        live.last = 0.0
                 else:
                     for request_id, event in noted:
                         if (live := self._live.get(request_id)) is not None:
@@ -171,7 +186,7 @@ class Meter(Collector):
             if isinstance(event, Finished):
                 self._finished.labels(event.reason.value).inc()
             elif isinstance(event, Failed):
-                self._failed.inc()
+                self._failed.labels(event.cause.value).inc()
 
     def _add(self, batch: _Batch) -> None:
         for policy, tokens in batch.tokens.items():
@@ -184,3 +199,7 @@ class Meter(Collector):
             self._saturated.labels(policy).inc(sum(value == 1.0 for value in saturated))
         self._gaps.add("", batch.gaps)
         self._queued.add("", batch.queued)
+
+
+def _words(kind: type[enum.Enum]) -> list[str]:
+    return [each.value for each in kind]

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from importlib.util import find_spec
 
 from server.config import Config
 from server.engine.engine import Deliver, Engine, LocalEngine
@@ -53,10 +52,10 @@ class Sight:
             await asyncio.to_thread(end)
 
     def _tracing(self) -> Book:
-        if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter") is None:
-            raise RuntimeError("--tracing needs more packages: pip install 'thermostat-server[tracing]'")
-        from server.sight.tracing import Tracing, exporting
-
+        try:
+            from server.sight.tracing import Tracing, exporting
+        except ImportError:
+            raise RuntimeError("--tracing needs more packages: pip install 'thermostat-server[tracing]'") from None
         tracing = Tracing(exporting())
         self._ends.append(tracing.end)
         return tracing

@@ -4,6 +4,8 @@ Needs the extra `tracing`. Where spans go, and how many, is set by OpenTelemetry
 OTEL_EXPORTER_OTLP_ENDPOINT.
 """
 
+import os
+
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
@@ -22,6 +24,8 @@ _FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAIL
 
 def exporting() -> TracerProvider:
     """Spans that are sent in batches by OTLP over gRPC."""
+    # Seconds; a collector that is gone must not hold up the end of the server for the usual ten.
+    os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
     resource = Resource.create({SERVICE_NAME: "thermostat", SERVICE_VERSION: __version__})
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -88,7 +88,7 @@ def reference(network, prompt, settings, given=None):
         drawn, report = step(logits, rows, tokens=None if given is None else torch.tensor([given[place]]))
         info, _ = report.records()[0]
         tokens.append(int(drawn))
-        records.append(info._replace(state=info.state[: len(course.state)]))
+        records.append(info)
         if course.take(info.state, info.original_entropy, ""):
             anew = RowSettings(course.policy, settings.filters, settings.seed, state=course.state)
             rows = rows.change([0], anew={0: anew})
@@ -215,6 +215,29 @@ def test_a_row_that_a_stop_string_has_ended_keeps_its_records(network, tokenizer
     assert [info.token_id for info in records[0]] == first[:ended]
     assert set(tokens[0][ended:]) <= {PAD}
     assert len(records[1]) == len([token for token in tokens[1] if token != PAD])
+
+
+def test_a_row_may_end_by_a_token_that_the_processor_was_not_told(network):
+    prompts = PROMPTS[2:4]
+    first, other = (reference(network, prompt, RowSettings(Greedy()))[0] for prompt in prompts)
+    end = next(token for token in first if token not in other)
+    processor = AdaptiveLogitsProcessor([Greedy(), Greedy()])
+    out = network.generate(
+        **padded(prompts), logits_processor=[processor], eos_token_id=end, pad_token_id=PAD, max_new_tokens=LENGTH
+    )
+    records = processor.finish(out)
+    assert [info.token_id for info in records[0]] == first[: first.index(end) + 1]
+    assert [info.token_id for info in records[1]] == other
+
+
+def test_steps_that_generate_takes_back_at_its_end_leave_no_record():
+    """On a GPU it looks for the end some steps late, and cuts what it has drawn meanwhile."""
+    torch.manual_seed(0)
+    processor, ids = AdaptiveLogitsProcessor(Greedy()), torch.tensor([[1, 2]])
+    for _ in range(5):
+        ids = torch.cat([ids, processor(ids, torch.randn(1, 50)).argmax(-1, keepdim=True)], -1)
+    (infos,) = processor.finish(ids[:, :5])
+    assert [info.token_id for info in infos] == ids[0, 2:5].tolist()
 
 
 # Another generation, and what is no generation.

@@ -230,7 +230,7 @@ RESHAPE = {
     "reshape gives a wrong shape": lambda p, wrong: p[:, :3],
     "reshape gives NaN": lambda p, wrong: p.masked_fill(wrong, torch.nan),
     "reshape gives zero": lambda p, wrong: p.masked_fill(wrong, 0.0),
-    "reshape gives negative numbers": lambda p, wrong: torch.where(wrong, 3 * p - 2 * (p > 0) / 5, p),
+    "reshape gives negative numbers": lambda p, wrong: torch.where(wrong, 50 * p - 49 * (p > 0) / 5, p),
     "reshape brings back what was filtered": lambda p, wrong: torch.where(wrong, 1 / p.shape[-1], p),
 }
 ABSORB = {

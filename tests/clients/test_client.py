@@ -168,11 +168,15 @@ def test_unavailable_before_the_first_token_is_tried_again(client: Client, serve
 
 def test_a_stream_that_breaks_is_taken_up_with_what_was_seen_of_it(client: Client, server: FakeServer) -> None:
     server.failures = [Failure(grpc.StatusCode.UNAVAILABLE, "draining", after=3)]
-    list(client.generate("def ", seed=3))
-    resume = server.requests[1].resume
-    assert list(resume.token_ids) == [token.token_id for token in TOKENS[:2]]
-    assert list(resume.recent_entropy) == [token.sampling_info.original_entropy for token in TOKENS[:2]]
-    assert len(server.requests) == 2
+    events = list(client.generate("def ", seed=3))
+    seen = [token for event in events if isinstance(event, Output) for token in event.tokens]
+    first, second = server.requests
+    count = len(second.resume.token_ids)
+    assert count > 0
+    assert list(second.resume.token_ids) == [token.token_id for token in seen[:count]]
+    assert list(second.resume.recent_entropy) == [token.sampling_info.original_entropy for token in seen[:count]]
+    assert (first.text, first.seed, second.text, second.seed) == ("def ", 3, "def ", events[0].seed)
+    assert sum(isinstance(event, Started) for event in events) == 1
 
 
 def test_taking_up_a_stream_can_be_switched_off(server: FakeServer) -> None:

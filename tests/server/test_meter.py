@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Histogram
 
 from adaptive.policies import Fixed, Greedy
 from server.engine.engine import State
-from server.engine.events import Failed, Finished
+from server.engine.events import Drawn, Failed, Finished
 from server.engine.inbox import QueueFull
 from server.engine.request import GenerationRequest, Stopping
 from server.sight.histogram import BatchHistogram
@@ -23,6 +23,7 @@ from tests.fakes import Harness
 BOUNDS = [0.5, 1.0, 2.0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.floats(0, 4) | st.sampled_from(BOUNDS))))
 def test_a_batch_histogram_is_prometheus_own(batches):
     ours, theirs = CollectorRegistry(), CollectorRegistry()
@@ -103,7 +104,7 @@ def test_cancelled_failed_and_refused_generations_are_told_apart(metered):
     meter.engine = Taking()
     meter.submit(GenerationRequest("fails", (1,)))
     meter.deliver([("fails", Failed("why"))])
-    assert (value("failed_total"), value("cancelled_total")) == (1, 1)
+    assert (value("failed_total", cause="fault"), value("cancelled_total")) == (1, 1)
     assert not meter._live  # nothing is kept of what is gone
 
 
@@ -111,6 +112,9 @@ class Taking:
     """An engine that takes everything and does nothing."""
 
     def submit(self, request):
+        pass
+
+    def release(self, request_id):
         pass
 
     def state(self):
@@ -123,6 +127,19 @@ class Full(Taking):
 
     def cancel(self, request_id):
         pass
+
+
+def test_a_pause_for_a_slow_reader_is_no_time_between_tokens(metered):
+    harness, meter, value = metered
+    run(harness, meter, GenerationRequest("a", (1,), stopping=Stopping(max_output_tokens=3, ignore_eos=True)))
+    drawn = [event for event in harness.events["a"] if isinstance(event, Drawn)]
+    assert value("inter_token_latency_seconds_count") == 2
+    meter.engine = Taking()
+    meter.submit(GenerationRequest("b", (1,)))
+    for event in drawn:
+        meter.release("b")
+        meter.deliver([("b", event)])
+    assert value("inter_token_latency_seconds_count") == 2
 
 
 def test_scored_tokens_are_no_generated_ones(metered):

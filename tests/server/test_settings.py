@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from server.__main__ import main
 from server.config import Config
 from tests.whole.conftest import ROOT
+from thermostat.cli import main as command
 
 
 def show(*arguments: str, **variables: str) -> str:
@@ -75,7 +76,8 @@ def test_a_bad_file_is_refused_and_says_what_is_allowed(tmp_path, text, words):
 def test_the_defaults_of_the_command_are_those_of_config():
     shown = tomllib.loads(show())
     for each in dataclasses.fields(Config):
-        assert shown.get(each.name.replace("_", "-")) == each.default
+        value = shown.get(each.name.replace("_", "-"))
+        assert (tuple(value) if isinstance(value, list) else value) == each.default
 
 
 def test_the_example_file_and_the_unit_have_settings_that_there_are(tmp_path):
@@ -102,3 +104,17 @@ def test_the_container_asks_for_tls_and_probes_the_socket_that_it_serves(tmp_pat
     assert socket[1] == "environment" and f"unix:{socket[0].strip(chr(34))}" in text
     for key in ("host", "metrics-host", "metrics-port", "log-format"):
         assert told(output, key)[1] == "environment"
+
+
+def test_the_operators_page_names_tests_and_flags_that_there_are():
+    page = (ROOT / "docs/operations.md").read_text()
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = re.findall(r"::(test_\w+)(…?)`", page)
+    assert len(named) > 15
+    for name, cut in named:
+        assert f"def {name}{'' if cut else '('}" in tests, name
+    for path in re.findall(r"`((?:whole|server)/test_\w+\.py)", page):
+        assert (ROOT / "tests" / path).exists(), path
+    commands = [main, command, *command.commands.values()]
+    flags = {flag for each in commands for option in each.params for flag in (*option.opts, *option.secondary_opts)}
+    assert set(re.findall(r"`[^`\n]*?(--[a-z][a-z-]+)", page)) <= flags

@@ -10,8 +10,8 @@ from typing import Any
 class Proxy:
     """Passes bytes on between those who connect to `address` and `target`, until it is told otherwise.
 
-        with Proxy("127.0.0.1:50051") as proxy:
-            Client(proxy.address)
+    with Proxy("127.0.0.1:50051") as proxy:
+        Client(proxy.address)
     """
 
     def __init__(self, target: str) -> None:

@@ -124,6 +124,7 @@ def test_a_caller_may_call_only_the_services_of_its_table(secure):
     assert raised.value.code is grpc.StatusCode.PERMISSION_DENIED
     assert raised.value.reason == "METHOD_DENIED"
     assert raised.value.metadata == {"method": "/thermostat.v1.GenerationService/Generate"}
+    assert eventually(lambda: "code=PERMISSION_DENIED" in secure.log() and "caller=bob" in secure.log())
 
 
 def test_a_caller_with_its_generations_running_and_waiting_is_refused_with_a_time(secure):
@@ -295,6 +296,11 @@ def test_a_message_above_the_limit_is_refused_and_the_next_one_is_served(tmp_pat
     ):
         with pytest.raises(Overloaded, match="larger than max"):
             list(client.generate("x" * 3000))
+        with (
+            Client(address, metadata=[("x-much", "x" * 100_000)]) as other,
+            pytest.raises(Overloaded, match="metadata"),
+        ):
+            other.model()
         assert client.count_tokens("x" * 300).token_count
         with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as raised:
             ProtoReflectionDescriptorDatabase(channel).get_services()

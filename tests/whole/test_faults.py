@@ -4,7 +4,6 @@ What is broken here is real: processes are killed, sockets reset and held, files
 faults are put into it by `inject/sitecustomize.py`. Each time is the most that may pass; it is printed (pytest -s).
 """
 
-import os
 import resource
 import subprocess
 import sys
@@ -106,7 +105,7 @@ class Steady(Secure):
         return Client(address or self.address, credentials=tls(self.folder / "ca.pem"), **options)
 
     def rid_of_long_ones(self, most: float) -> float:
-        """Seconds until the memory of all generations is no more than the sixteen can need: a long one needs as much."""
+        """Seconds until all generations have no more memory than the sixteen can need: a long one needs as much."""
         return seconds_until(lambda: self._kv_tokens() <= STREAMS * (LENGTH + 20), most)
 
     def _kv_tokens(self) -> int:
@@ -146,11 +145,14 @@ def test_a_client_killed_with_9_harms_nobody_and_its_rows_are_free_at_once(stead
         f"streams = [client.generate('def ', **{ENDLESS!r}) for _ in range(4)]\n"
         "for stream in streams:\n    next(stream)\nprint('running', flush=True)\nlist(streams[0])\n"
     )
-    with steady.client() as client, Crowd(client, alone):
-        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as victim:
-            assert victim.stdout.readline() == "running\n"
-            victim.kill()
-            told("client killed", steady.rid_of_long_ones(5))
+    with (
+        steady.client() as client,
+        Crowd(client, alone),
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as victim,
+    ):
+        assert victim.stdout.readline() == "running\n"
+        victim.kill()
+        told("client killed", steady.rid_of_long_ones(5))
 
 
 def test_connections_cut_are_taken_up_again_without_a_token_lost(steady, alone):
@@ -249,8 +251,8 @@ def test_without_descriptors_running_streams_go_on_and_new_clients_get_in_as_soo
 
 
 def test_the_wall_clock_may_jump(alone, tmp_path):
-    """By a day, forwards and back: no deadline, no time limit, no stall is taken to have passed. libfaketime puts it into
-    every call of the process to the system's clock; a test may not set the machine's own."""
+    """By a day, forwards and back: no deadline, no time limit, no stall is taken to have passed. libfaketime puts it
+    into every call of the process to the system's clock; a test may not set the machine's own."""
     now = tmp_path / "now"
     now.write_text("+0")
     library = Path(libfaketime.__file__).parent / "vendor/libfaketime/src/libfaketime.so.1"

@@ -1,7 +1,7 @@
 """A hundred thousand requests that no honest client sends; an honest stream beside them never notices.
 
-THERMOSTAT_FUZZ says how many requests are sent; `make fuzz` sends 100,000, the ordinary run a small share. The counts by
-status are printed (pytest -s).
+THERMOSTAT_FUZZ says how many requests are sent; `make fuzz` sends 100,000, the ordinary run a small share. The counts
+by status are printed (pytest -s).
 """
 
 import os
@@ -73,7 +73,9 @@ class Target:
 
 def control(client: Client) -> list[bytes]:
     """An honest stream, whose tokens hang on every one before them."""
-    return bits(run(client.generate(PROMPT, policy=EntropyFeedback(), seed=3, ignore_eos=True, max_output_tokens=60))[1])
+    return bits(
+        run(client.generate(PROMPT, policy=EntropyFeedback(), seed=3, ignore_eos=True, max_output_tokens=60))[1]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -164,6 +164,19 @@ def test_the_dashboard_asks_only_for_what_is_exported(seen):
     assert all(query.count("(") == query.count(")") and query.count("{") == query.count("}") for query in queries)
 
 
+def test_the_operators_page_names_every_metric_and_no_other(seen):
+    page = (ROOT / "docs/operations.md").read_text()
+    table = page[page.index("| name | labels |") : page.index("`entropy_change_nats` has no sum")]
+    named = {name for row in table.splitlines()[2:] if row for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    text = urllib.request.urlopen(seen.url).read().decode()
+    families = {family.name for family in text_string_to_metric_families(text)}
+    ours = {name.removeprefix("thermostat_") for name in families if name.startswith("thermostat_")}
+    ours = {name for name in ours if not name.endswith("_created")}
+    assert {re.sub("_(total|info)$", "", name) for name in named} == {
+        re.sub("_(total|info)$", "", name) for name in ours
+    }
+
+
 def test_every_call_is_one_line_that_tells_what_came_of_it(seen):
     before = len(seen.lines())
     with Client(seen.address) as client:

@@ -17,6 +17,7 @@ from thermostat.events import Event, Output, unwrap
 from thermostat.progress import Progress
 from thermostat.request import GenerateOptions, Prompt, ScoreOptions, count_request, generate_request, score_request
 from thermostat.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc
+from thermostat.v1.generation_pb2 import GenerateRequest
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -133,7 +134,7 @@ class AsyncClient:
         self._health = self._channel.unary_stream(HEALTH_WATCH, None, health_status)
 
     def generate(
-        self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
+        self, prompt: Prompt | GenerateRequest, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> AsyncGeneration:
         """Continue a prompt; to be iterated with `async for`. Arguments as of `Client.generate`."""
         request = generate_request(prompt, options)

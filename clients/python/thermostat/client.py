@@ -16,6 +16,7 @@ from thermostat.events import Event, Output, unwrap
 from thermostat.progress import Progress
 from thermostat.request import GenerateOptions, Prompt, ScoreOptions, count_request, generate_request, score_request
 from thermostat.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc
+from thermostat.v1.generation_pb2 import GenerateRequest
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -136,14 +137,15 @@ class Client:
         self._health = self._channel.unary_stream(HEALTH_WATCH, None, health_status)
 
     def generate(
-        self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
+        self, prompt: Prompt | GenerateRequest, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> Generation:
         """Continue a prompt; yields one `Started`, the `Output` as tokens are drawn, one `Finished`.
 
-        prompt: text, token ids, or a chat as a list of {"role": ..., "content": ...}. The options, with units and
-        defaults, are those of `thermostat.request.GenerateOptions`: policy, seed, the filters (top_k, top_p, ...),
-        penalties, logit_bias, constraint, signals, the stopping rules (max_output_tokens, stop_sequences, ...), resume,
-        what is reported (sampling_info, candidates, max_tokens_per_message), add_generation_prompt, model.
+        prompt: text, token ids, a chat as a list of {"role": ..., "content": ...}, or a whole GenerateRequest, which
+        takes no options. The options, with units and defaults, are those of `thermostat.request.GenerateOptions`:
+        policy, seed, the filters (top_k, top_p, ...), penalties, logit_bias, constraint, signals, the stopping rules
+        (max_output_tokens, stop_sequences, ...), resume, what is reported (sampling_info, candidates,
+        max_tokens_per_message), add_generation_prompt, model.
         """
         request = generate_request(prompt, options)
         return Generation(

@@ -1,5 +1,5 @@
-"""Python loads this at its start when this folder is on PYTHONPATH. It makes the engine of a server fail, once, for every
-file with the name of a fault that appears in the folder $FAULTS."""
+"""Python loads this at its start when this folder is on PYTHONPATH. It makes the engine of a server fail, once, for
+every file with the name of a fault that appears in the folder $FAULTS."""
 
 import os
 import sys
