@@ -115,13 +115,11 @@ def test_leaving_the_loop_frees_the_row_at_once():
 
 
 def test_sigterm_lets_running_streams_finish_and_a_second_is_quick():
-    with process("--drain-delay", "3", "--log-level", "error") as (running, address), Client(address) as client:
+    with process("--log-level", "error") as (running, address), Client(address) as client:
         stream = client.generate("def ", max_output_tokens=1500, ignore_eos=True)
         next(stream)
         running.send_signal(signal.SIGTERM)
-        time.sleep(0.1)
-        assert list(client.generate("def ", max_output_tokens=5)), "word has not got round: still served"
-        time.sleep(3.2)
+        time.sleep(1.0)
         with pytest.raises(Unavailable):
             list(client.generate("def ", max_output_tokens=5, timeout=5))
         assert isinstance(list(stream)[-1], Finished)
