@@ -265,7 +265,7 @@ def test_the_wall_clock_may_jump(alone, tmp_path):
     arguments = ("--max-rows", "24", "--stall-timeout", "5", "--step-timeout", "20", "--max-duration", "100")
     with process(*arguments, log=tmp_path / "log", **fake) as (_, address), Client(address) as client:
         with Crowd(client, alone) as crowd:
-            for jump in ("+1d", "-1d"):
+            for jump in ("+0", "+1d", "-1d"):
                 now.write_text(jump)
                 time.sleep(1.2)  # libfaketime looks once a second
                 ended = crowd.ended
