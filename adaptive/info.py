@@ -77,18 +77,13 @@ class Columns:
     statistics: Statistics
     control: Control
     fault: Tensor
-    top_k: Tensor
-    top_p: Tensor
-    min_p: Tensor
-    final_entropy: Tensor
-    effective: Tensor
-    top_token_prob: Tensor
-    scaled_entropy: Tensor
-    kept_mass: Tensor
-    constraint_mass: Tensor
+    filters: dict[str, Tensor]
+    figures: dict[str, Tensor]
+    constraint_mass: Tensor | None
     tokens: Tensor
     logprob: Tensor
     filtered_logprob: Tensor
+    rank: Tensor
 
 
 @dataclass(slots=True)
@@ -121,33 +116,32 @@ def pack(columns: Columns, state: Tensor, choices: Tensor | None) -> Tensor:
     state: `[rows, states]`, float64. choices: (id, logprob, filtered logprob) of the most likely tokens,
     `[rows, count, 3]`, or None.
     """
-    statistics, control = columns.statistics, columns.control
-    drawn = statistics.logits.gather(-1, columns.tokens[:, None])
+    statistics, control, figures, filters = columns.statistics, columns.control, columns.figures, columns.filters
     absent = torch.full_like(statistics.entropy, torch.nan)
     temperature = control.temperature
     fields = (
         columns.tokens,
         columns.fault,
         statistics.entropy,
-        columns.final_entropy.clamp_min(0.0),
-        columns.effective,
-        torch.full_like(columns.tokens, statistics.vocab_size),
-        columns.top_token_prob,
+        figures["final_entropy"].clamp_min(0.0),
+        figures["effective"],
+        torch.full_like(statistics.entropy, statistics.vocab_size),
+        figures["top_token_prob"],
         temperature.masked_fill(temperature == 0, torch.nan),
-        columns.top_k.nan_to_num(0.0),
-        columns.top_p.nan_to_num(1.0),
-        columns.min_p.nan_to_num(0.0),
+        filters["top_k"].nan_to_num(0.0),
+        filters["top_p"].nan_to_num(1.0),
+        filters["min_p"].nan_to_num(0.0),
         statistics.varentropy,
-        columns.scaled_entropy,
+        figures["scaled_entropy"],
         statistics.top_prob,
-        columns.kept_mass.clamp_max(1.0),
+        figures["kept_mass"].clamp_max(1.0),
         absent if control.saturated is None else control.saturated,
         absent if control.infeasible is None else control.infeasible,
-        columns.constraint_mass.clamp_max(1.0),
+        absent if columns.constraint_mass is None else columns.constraint_mass.clamp_max(1.0),
         columns.logprob,
         columns.filtered_logprob.clamp_max(0.0),
-        (statistics.logits > drawn).sum(-1) + 1,
+        columns.rank,
     )
     packed = torch.stack([field.double() for field in fields], -1)
-    parts = [packed, state] if choices is None else [packed, state, choices.flatten(1)]
-    return torch.cat(parts, -1)
+    parts = [packed, *([state] if state.shape[-1] else []), *([] if choices is None else [choices.flatten(1)])]
+    return torch.cat(parts, -1) if len(parts) > 1 else packed

@@ -10,17 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptive.draw import draw, uniform
-from adaptive.entropy import Statistics, log_probabilities, measure, row_sum
-from adaptive.filters import CHAIN, Filters, max_surprisal_kept
+from adaptive.draw import uniform
+from adaptive.entropy import Statistics, measure, row_sum
+from adaptive.filters import CHAIN, Filters
 from adaptive.info import Columns as InfoColumns
 from adaptive.info import Fault, Report, pack
+from adaptive.moments import Ranked, rank
 from adaptive.parameters import ParameterError
-from adaptive.policies import Columns, Control, Fixed, Outcome, Policy
+from adaptive.policies import Columns, Control, Fixed, Outcome
+from adaptive.pool import Pool, Setting, merged, part, pools
 from adaptive.rows import Group, Rows, RowSettings
 
 _DICE = 0x5851F42D4C957F2D
 """Sets the random numbers of xtc apart from those of the draw."""
+_COLDEST = 1e30
 
 
 @dataclass(slots=True)
@@ -34,45 +37,61 @@ class Masks:
 
 @dataclass(slots=True)
 class Shaped:
-    """A step before the draw: what was measured and decided, and the distribution to draw from.
+    """A step before the draw: what was measured and decided, and what is left to draw from.
 
-    changed: logits after step 2. scaled: log probabilities after step 4. probabilities: after step 6. kept: which
-    tokens can be drawn, all three `[rows, vocab]`. greedy: rows that take the most likely token, None if there can be
-    none. reshaped: rows whose policy reshapes, None if there are none.
+    changed: after step 2. inverse: 1 / temperature, 1 where greedy. columns: the filters' parameters in force.
+    figures: `adaptive.pool.FIGURES`. greedy: rows that take the most likely token, None if there can be none.
+    reshaped: rows whose policy reshapes, None if there are none. All but changed and pools `[rows]`.
     """
 
     statistics: Statistics
     control: Control
-    changed: Tensor
-    scaled: Tensor
-    kept: Tensor
-    kept_mass: Tensor
-    probabilities: Tensor
-    constraint_mass: Tensor
-    top_k: Tensor
-    top_p: Tensor
-    min_p: Tensor
+    changed: Ranked
+    inverse: Tensor
+    columns: Columns
+    constraint_mass: Tensor | None
+    pools: list[Pool]
+    figures: Columns
     greedy: Tensor | None
     reshaped: Tensor | None
 
-    def log_probabilities(self) -> Tensor:
-        """Logarithms of the distribution to draw from, `[rows, vocab]`; -inf for what cannot be drawn."""
-        logs = self.probabilities.log()
-        if self.greedy is not None:
-            best = torch.zeros_like(self.kept).scatter(-1, self.changed.argmax(-1, keepdim=True), True)
-            logs = torch.where(self.greedy[:, None], torch.where(best, 0.0, -torch.inf), logs)
-        return logs
+    def draw(self, u: Tensor) -> Tensor:
+        """A token of each row, int64 `[rows]`. u: one number in [0, 1) a row."""
+        tokens = self.pools[0].draw(part(u, self.pools[0].index))
+        if self.pools[0].index is not None:
+            tokens = tokens.new_zeros(len(u)).index_copy_(0, self.pools[0].index, tokens)
+        for pool in self.pools[1:]:
+            tokens = tokens.index_copy(0, pool.index, pool.draw(u[pool.index]))
+        return tokens
+
+    def scaled(self, ids: Tensor) -> Tensor:
+        """Log probabilities of tokens `[rows, n]` after temperature, float64."""
+        shifted = self.changed.shifted.gather(-1, ids).double()
+        return shifted * self.inverse[:, None] - self.figures["log_sum"][:, None]
 
     def logprob(self, ids: Tensor) -> Tensor:
         """Log probabilities of tokens `[rows, n]` in the distribution to draw from; NaN for what cannot be drawn."""
-        logs = self.scaled.gather(-1, ids) - self.kept_mass.log()[:, None]
-        if self.reshaped is not None:
-            logs = torch.where(self.reshaped[:, None], self.probabilities.gather(-1, ids).log(), logs)
-        logs = logs.masked_fill(~self.kept.gather(-1, ids), torch.nan)
+        logs = self.scaled(ids) - self.figures["kept_mass"].log()[:, None]
         if self.greedy is not None:
-            best = ids == self.changed.argmax(-1, keepdim=True)
-            logs = torch.where(self.greedy[:, None], torch.where(best, 0.0, torch.nan), logs)
-        return logs
+            logs = logs.masked_fill(self.greedy[:, None], 0.0)
+        held = torch.zeros_like(logs, dtype=torch.bool)
+        for pool in self.pools:
+            chosen = part(ids, pool.index)
+            if self.reshaped is not None and pool.ids is None:  # only a whole pool is reshaped
+                reshaped = part(self.reshaped, pool.index)[:, None]
+                new = torch.where(reshaped, pool.weights.gather(-1, chosen).log().double(), part(logs, pool.index))
+                logs = new if pool.index is None else logs.index_copy(0, pool.index, new)
+            holds = pool.holds(chosen)
+            held = holds if pool.index is None else held.index_copy(0, pool.index, holds)
+        return logs.masked_fill(~held, torch.nan)
+
+    def log_probabilities(self) -> Tensor:
+        """Logarithms of the distribution to draw from, `[rows, vocab]`; -inf for what cannot be drawn."""
+        whole = self.changed.logits.new_zeros(self.changed.logits.shape)
+        for pool in self.pools:
+            p = pool.probabilities(whole.shape[-1]).to(whole.dtype)
+            whole = p if pool.index is None else whole.index_copy(0, pool.index, p)
+        return whole.log()
 
 
 def step(logits: Tensor, rows: Rows, masks: Masks | None = None, tokens: Tensor | None = None) -> tuple[Tensor, Report]:
@@ -91,76 +110,54 @@ def step(logits: Tensor, rows: Rows, masks: Masks | None = None, tokens: Tensor 
     """
     shaped = shape(logits, rows, masks)
     if tokens is None:
-        tokens = draw(shaped.probabilities, uniform(rows.seeds, rows.positions))
-        if shaped.greedy is not None:
-            tokens = torch.where(shaped.greedy, shaped.changed.argmax(-1), tokens)
+        tokens = shaped.draw(rows.dice.next())
     return tokens, conclude(shaped, rows, tokens)
 
 
 def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     """Steps 1 to 6 up to the draw."""
     statistics = measure(logits)
-    changed, constraint_mass = _change(statistics, rows, masks)
+    z, constraint_mass = _change(statistics, rows, masks)
+    untouched = z is statistics.logits
+    changed = statistics.source if untouched else rank(z)
     control = _decide(statistics, rows)
-    scaled = _scale(changed, control.temperature)
-    columns = _filter_columns(control, rows)
-    left = _filter(scaled, control, columns, rows)
-    logs = log_probabilities(scaled)
-    kept = left > -torch.inf
-    weights = logs.exp().masked_fill_(~kept, 0.0)
-    kept_mass = row_sum(weights)
-    probabilities = weights.div_(kept_mass[:, None])
-    greedy = control.temperature == 0 if any(group.kind.sometimes_greedy for group in rows.groups) else None
+    temperature = control.temperature.double()
+    # Greedy rows scale by 1. A temperature near 0 must not make infinity times 0.
+    inverse = torch.where(temperature > 0, temperature.reciprocal().clamp_max(_COLDEST), 1.0)
+    greedy = temperature == 0 if any(group.kind.sometimes_greedy for group in rows.groups) else None
+    setting = Setting(control, inverse, _filter_columns(control, rows), greedy)
+    found = pools(changed, statistics.moments if untouched else None, rows, setting)
+    figures = merged(found, len(rows))
+    reshaped = _reshape(found, figures, rows)
     return Shaped(
-        statistics=statistics,
-        control=control,
-        changed=changed,
-        scaled=logs,
-        kept=kept,
-        kept_mass=kept_mass,
-        probabilities=probabilities,
-        constraint_mass=constraint_mass,
-        top_k=columns["top_k"],
-        top_p=columns["top_p"],
-        min_p=columns["min_p"],
-        greedy=greedy,
-        reshaped=_reshape(probabilities, rows),
+        statistics, control, changed, inverse, setting.columns, constraint_mass, found, figures, greedy, reshaped
     )
 
 
 def conclude(shaped: Shaped, rows: Rows, tokens: Tensor) -> Report:
     """Report what was drawn, and step 7."""
-    statistics = shaped.statistics
+    statistics, figures = shaped.statistics, shaped.figures
     drawn = tokens[:, None]
-    p, logs = shaped.probabilities, shaped.scaled
-    final_entropy = shaped.kept_mass.log() - row_sum(p * logs)
-    if shaped.reshaped is not None:
-        final_entropy = torch.where(shaped.reshaped, -row_sum(torch.xlogy(p, p)), final_entropy)
+    logit = statistics.logits.gather(-1, drawn)
+    filtered = shaped.logprob(drawn)[:, 0]
     columns = InfoColumns(
         statistics=statistics,
         control=shaped.control,
         fault=_faults(shaped),
-        top_k=shaped.top_k,
-        top_p=shaped.top_p,
-        min_p=shaped.min_p,
-        final_entropy=final_entropy,
-        effective=shaped.kept.sum(-1),
-        top_token_prob=p.amax(-1),
-        scaled_entropy=-row_sum(logs.exp() * logs),
-        kept_mass=shaped.kept_mass,
+        filters=shaped.columns,
+        figures=figures,
         constraint_mass=shaped.constraint_mass,
         tokens=tokens,
-        logprob=_pick(statistics.logits, tokens) - statistics.log_normalizer,
-        filtered_logprob=shaped.logprob(drawn)[:, 0],
+        logprob=logit[:, 0] - statistics.log_normalizer,
+        filtered_logprob=filtered,
+        rank=_rank(statistics.source, logit),
     )
     if shaped.greedy is not None:
-        _report_greedy(columns, shaped.greedy)
-    after = torch.where(_pick(shaped.kept, tokens), shaped.kept_mass.log(), 0.0) - _pick(logs, tokens)
-    outcome = Outcome(statistics.entropy, columns.final_entropy, -columns.logprob, after)
-    states = _absorb(rows, outcome, columns.fault)
+        _report_greedy(figures, shaped.greedy)
+    states = _absorb(rows, shaped, columns, drawn)
     if rows.repetition is not None:
         rows.repetition.append(tokens[rows.repetition.index])
-    rows.positions = rows.positions + 1
+    rows.dice.advance()
     choices = None
     if rows.candidates:
         values, ids = statistics.logits.topk(min(rows.candidates, statistics.vocab_size), -1)
@@ -200,14 +197,24 @@ def get_sampling_info(
     }
 
 
-def _pick(columns: Tensor, tokens: Tensor) -> Tensor:
-    return columns.gather(-1, tokens[:, None])[:, 0]
+def _rank(ranked: Ranked, logit: Tensor) -> Tensor:
+    """How many logits are larger, and 1, `[rows]`. logit: `[rows, 1]`."""
+    best = ranked.best.values
+    rank = (best > logit).sum(-1) + 1
+    if best.shape[-1] < ranked.logits.shape[-1]:
+        beyond = (logit < best[:, -1:])[:, 0]
+        if logit.device.type != "cpu":
+            return (ranked.logits > logit).sum(-1) + 1
+        if bool(beyond.any()):
+            for row in beyond.nonzero()[:, 0].tolist():
+                rank[row] = (ranked.logits[row] > logit[row]).count_nonzero() + 1
+    return rank
 
 
-def _change(statistics: Statistics, rows: Rows, masks: Masks | None) -> tuple[Tensor, Tensor]:
-    """Step 2: (changed logits, the model's own mass that constraints left, NaN without one)."""
+def _change(statistics: Statistics, rows: Rows, masks: Masks | None) -> tuple[Tensor, Tensor | None]:
+    """Step 2: (changed logits, the model's own mass that constraints left, NaN without one; None if none has one)."""
     z = statistics.logits
-    mass = torch.full_like(statistics.entropy, torch.nan)
+    mass = None
     if rows.bias is not None:
         places, values = rows.bias
         z = z.index_put(places, values.to(z.dtype), accumulate=True)
@@ -216,7 +223,8 @@ def _change(statistics: Statistics, rows: Rows, masks: Masks | None) -> tuple[Te
         z = z.index_copy(0, index, rows.repetition.apply(z[index]))
     if masks is not None and masks.allowed is not None:
         index, allowed = masks.allowed
-        mass[index] = row_sum(log_probabilities(statistics.logits[index]).exp() * allowed)
+        mass = torch.full_like(statistics.entropy, torch.nan)
+        mass[index] = row_sum(statistics.logits[index].softmax(-1) * allowed).double()
         z = z.index_copy(0, index, z[index].masked_fill(~allowed, -torch.inf))
     if masks is not None and masks.ruled_out is not None:
         z = z.index_put(masks.ruled_out, z.new_tensor(-torch.inf))
@@ -280,12 +288,6 @@ def _select(columns: Columns, index: Tensor) -> Columns:
     return {name: column[index] for name, column in columns.items()}
 
 
-def _scale(z: Tensor, temperature: Tensor) -> Tensor:
-    """Step 4, relative to the largest logit so that a low temperature cannot overflow. Greedy rows scale by 1."""
-    divisor = torch.where(temperature > 0, temperature, 1.0).to(z.dtype)
-    return (z - z.amax(-1, keepdim=True)) / divisor[:, None]
-
-
 def _filter_columns(control: Control, rows: Rows) -> Columns:
     """The parameters of the filters in force, `[rows]`: the request's, or what its policy sets in place of them."""
     columns = dict(rows.filters)
@@ -293,51 +295,44 @@ def _filter_columns(control: Control, rows: Rows) -> Columns:
         chosen = getattr(control, name)
         if chosen is not None:
             columns[name] = torch.where(chosen.isnan(), columns[name], chosen)
+    if any(CHAIN[active.place].name == "xtc" for active in rows.active):
+        columns["dice"] = uniform(rows.seeds ^ _DICE, rows.dice.positions)
     return columns
 
 
-def _filter(scaled: Tensor, control: Control, columns: Columns, rows: Rows) -> Tensor:
-    """Step 5: the scaled logits with -inf for what is removed."""
-    left = scaled
-    if control.max_surprisal is not None:
-        most = control.max_surprisal.nan_to_num(torch.inf)[:, None]
-        left = left.masked_fill(~max_surprisal_kept(left, most), -torch.inf)
-    if any(CHAIN[active.place].name == "xtc" for active in rows.active):
-        columns = columns | {"dice": uniform(rows.seeds ^ _DICE, rows.positions)}
-    for active in rows.active:
-        index = active.index
-        part = left if index is None else left[index]
-        chosen = {name: (c if index is None else c[index])[:, None] for name, c in columns.items()}
-        part = part.masked_fill(~CHAIN[active.place].kept(part, chosen, rows.largest_k), -torch.inf)
-        left = part if index is None else left.index_copy(0, index, part)
-    return left
-
-
-def _reshape(probabilities: Tensor, rows: Rows) -> Tensor | None:
-    """Let the policies that reshape do so, in place; which rows `[rows]` that are, or None."""
+def _reshape(found: list[Pool], figures: Columns, rows: Rows) -> Tensor | None:
+    """Let the policies that reshape do so to what they draw from; which rows `[rows]` that are, or None."""
     reshaped = None
     for group in rows.groups:
-        if group.kind.reshape.__func__ is Policy.reshape.__func__:  # type: ignore[attr-defined]
+        if not group.kind.reshapes():
             continue
         if reshaped is None:
-            reshaped = torch.zeros(len(rows), dtype=torch.bool, device=probabilities.device)
+            reshaped = torch.zeros(len(rows), dtype=torch.bool, device=group.index.device)
         reshaped[group.index] = True
-        part = group.kind.reshape(probabilities[group.index], group.parameters, group.state)
-        probabilities[group.index] = part.to(probabilities.dtype)
+        pool = found[-1]  # rows of such a policy take the long way, which comes last
+        here = group.index if pool.index is None else torch.searchsorted(pool.index, group.index)
+        before = pool.weights[here]
+        q = group.kind.reshape(before / row_sum(before)[:, None], group.parameters, group.state).to(before.dtype)
+        pool.weights[here] = q
+        figures["final_entropy"][group.index] = -row_sum(torch.xlogy(q, q)).double()
+        figures["top_token_prob"][group.index] = q.amax(-1).double()
     return reshaped
 
 
 def _faults(shaped: Shaped) -> Tensor:
     """Why a row cannot be drawn, `[rows]`."""
-    nothing = shaped.statistics.failed | ~shaped.kept.any(-1)
+    nothing = ~torch.isfinite(shaped.statistics.maximum + shaped.changed.best.values[:, 0])
     undecided = ~shaped.control.temperature.isfinite()
     return torch.where(nothing, int(Fault.LOGITS), torch.where(undecided, int(Fault.POLICY), int(Fault.NONE)))
 
 
-def _absorb(rows: Rows, outcome: Outcome, fault: Tensor) -> Tensor:
+def _absorb(rows: Rows, shaped: Shaped, columns: InfoColumns, drawn: Tensor) -> Tensor:
     """Step 7: the states `[rows, most figures]` after the draw, NaN where a policy has fewer. Faults are noted."""
     width = max((len(group.kind.state) for group in rows.groups), default=0)
-    states = torch.full((len(rows), width), torch.nan, dtype=torch.float64, device=fault.device)
+    states = torch.full((len(rows), width), torch.nan, dtype=torch.float64, device=drawn.device)
+    if not width:
+        return states
+    outcome = _outcome(shaped, columns, drawn)
     for group in rows.groups:
         if not group.state:
             continue
@@ -345,10 +340,17 @@ def _absorb(rows: Rows, outcome: Outcome, fault: Tensor) -> Tensor:
         try:
             group.state = _renewed(group, part)
         except Exception:
-            _absorb_one_by_one(group, part, rows, fault)
+            _absorb_one_by_one(group, part, rows, columns.fault)
         for place, value in enumerate(group.kind.state):
             states[group.index, place] = group.state[value.name]
     return states
+
+
+def _outcome(shaped: Shaped, columns: InfoColumns, drawn: Tensor) -> Outcome:
+    figures = shaped.figures
+    after = torch.where(columns.filtered_logprob.isnan(), 0.0, figures["kept_mass"].log())
+    kept_surprisal = after - shaped.scaled(drawn)[:, 0]
+    return Outcome(shaped.statistics.entropy, figures["final_entropy"], -columns.logprob, kept_surprisal)
 
 
 def _renewed(group: Group, outcome: Outcome) -> Columns:
@@ -371,10 +373,8 @@ def _absorb_one_by_one(group: Group, outcome: Outcome, rows: Rows, fault: Tensor
             fault[row] = int(Fault.POLICY)
 
 
-def _report_greedy(columns: InfoColumns, greedy: Tensor) -> None:
+def _report_greedy(figures: Columns, greedy: Tensor) -> None:
     """The figures of rows that take the most likely token, in place."""
-    columns.final_entropy = columns.final_entropy.masked_fill(greedy, 0.0)
-    columns.effective = torch.where(greedy, columns.effective.clamp(max=1), columns.effective)
-    columns.top_token_prob = columns.top_token_prob.masked_fill(greedy, 1.0)
-    columns.scaled_entropy = columns.scaled_entropy.masked_fill(greedy, torch.nan)
-    columns.kept_mass = columns.kept_mass.masked_fill(greedy, torch.nan)
+    for name, value in (("final_entropy", 0.0), ("top_token_prob", 1.0), ("scaled_entropy", torch.nan)):
+        figures[name] = figures[name].masked_fill(greedy, value)
+    figures["kept_mass"] = figures["kept_mass"].masked_fill(greedy, torch.nan)

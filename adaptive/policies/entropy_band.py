@@ -56,7 +56,7 @@ class EntropyBand(Policy):
     def control(cls, statistics: Statistics, parameters: Columns, state: Columns) -> Control:
         h = statistics.entropy
         kind = parameters["normalizer"]
-        share_of_vocabulary = h / math.log(max(statistics.logits.shape[-1], 2))
+        share_of_vocabulary = h / math.log(max(statistics.vocab_size, 2))
         # ln 1 = 0 for a single possible token: its entropy is 0, and so is its share.
         share_of_possible = h / statistics.possible.clamp_min(2).log()
         h = torch.where(kind == 0, h, torch.where(kind == 1, share_of_vocabulary, share_of_possible))

@@ -1,0 +1,117 @@
+"""Moments of softmax(logits / temperature) of whole rows, in as few passes over the vocabulary as can be."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from adaptive.candidates import COUNT, Candidates, best
+
+CHUNK = 4
+"""Rows that are worked on at a time on the CPU."""
+
+
+@dataclass(slots=True)
+class Ranked:
+    """Logits `[rows, vocab]`, what is left of them without their maximum, and the most likely tokens.
+
+    On a GPU only the first of these is looked for.
+    """
+
+    logits: Tensor
+    shifted: Tensor
+    best: Candidates
+
+
+class Moments(NamedTuple):
+    """Of softmax(y), where the largest y is 0; float64 `[rows]`. log_sum: ln of the sum of exp(y). mean, square: the
+    means of y and of y squared (0 if not asked for)."""
+
+    log_sum: Tensor
+    mean: Tensor
+    square: Tensor
+
+    @property
+    def entropy(self) -> Tensor:
+        """Nats."""
+        return (self.log_sum - self.mean).clamp_min(0.0).abs()  # abs: no -0.0, whose reciprocal is -inf
+
+    @property
+    def varentropy(self) -> Tensor:
+        """Nats squared."""
+        return (self.square - self.mean.square()).clamp_min(0.0)
+
+
+def rank(logits: Tensor) -> Ranked:
+    """Logits `[rows, vocab]` with what follows from them."""
+    found = Candidates(*map(join, zip(*(_best(logits[part]) for part in chunks(logits)), strict=True)))
+    return Ranked(logits, logits - found.top, found)
+
+
+def rank_and_measure(logits: Tensor) -> tuple[Ranked, Moments]:
+    """The same, and the moments at temperature 1: one visit to the rows instead of two."""
+    shifted, work = torch.empty_like(logits), room(logits, 3)
+    found, sums = [], []
+    for part in chunks(logits):
+        found.append(_best(logits[part]))
+        y = torch.sub(logits[part], found[-1].top, out=shifted[part])
+        sums.append(_sums(y, found[-1].ids, work[:, : len(y)]))
+    together = Candidates(*map(join, zip(*found, strict=True)))
+    return Ranked(logits, shifted, together), _moments(join(sums, -1))
+
+
+def _best(logits: Tensor) -> Candidates:
+    return best(logits, COUNT if logits.device.type == "cpu" else 1)
+
+
+def tempered(ranked: Ranked, inverse: Tensor, rows: Tensor | None = None, order: int = 1) -> Moments:
+    """Moments up to `order` of softmax((logits - maximum) * inverse), `[n]`.
+
+    inverse: `[n]`, of these rows, 1 / temperature. rows: which rows; None means all.
+    """
+    factor = inverse.to(ranked.logits.dtype)[:, None]
+    y, work = room(ranked.logits, 1, len(factor))[0], room(ranked.logits, order + 1, len(factor))
+    sums = []
+    for part in chunks(factor):
+        chosen = part if rows is None else rows[part]
+        scaled = torch.mul(ranked.shifted[chosen], factor[part], out=y[: len(factor[part])])
+        sums.append(_sums(scaled, ranked.best.ids[chosen], work[:, : len(scaled)]))
+    return _moments(join(sums, -1))
+
+
+def chunks(rows: Tensor) -> list[slice]:
+    """The rows in portions that stay in the processor's cache from one operation to the next."""
+    size = CHUNK if rows.device.type == "cpu" else max(len(rows), 1)
+    return [slice(first, min(first + size, len(rows))) for first in range(0, max(len(rows), 1), size)]
+
+
+def room(like: Tensor, count: int, rows: int | None = None) -> Tensor:
+    """Room for `count` results of a chunk."""
+    rows = like.shape[0] if rows is None else rows
+    return like.new_empty(count, min(rows, CHUNK) if like.device.type == "cpu" else rows, like.shape[-1])
+
+
+def join(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """What the chunks gave, together."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
+
+
+def _sums(y: Tensor, best: Tensor, work: Tensor) -> Tensor:
+    """Sums of p, p y, ... , and the largest p, `[len(work) + 1, rows]`. best: a token with y = 0, `[rows, ...]`.
+
+    softmax is used for exp: torch's exp takes longer than all of it. It leaves the sum of p a little off 1, which the
+    caller divides by. Impossible tokens give 0 * -inf, which is NaN and does not count.
+    """
+    p = torch.softmax(y, -1, out=work[0])
+    for power in range(1, len(work)):
+        torch.mul(work[power - 1], y, out=work[power])
+    return torch.cat([torch.nansum(work, -1), p.gather(-1, best[:, :1]).T])
+
+
+def _moments(sums: Tensor) -> Moments:
+    total, *powers, top = sums.double().unbind()
+    # exp(0) = 1 is the largest summand, so its probability is 1 over the sum.
+    means = [power / total for power in powers]
+    return Moments((total / top).log(), means[0], means[1] if len(means) > 1 else torch.zeros_like(total))
