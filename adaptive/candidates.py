@@ -1,5 +1,6 @@
 """The most likely tokens of each row, exact, without a selection over the whole vocabulary."""
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -32,12 +33,17 @@ def best(logits: Tensor, count: int) -> Candidates:
     blocks = vocab // size
     if blocks <= count:
         return Candidates(*logits.topk(min(count, vocab), -1))
-    maxima = logits[:, : blocks * size].view(rows, size, blocks).amax(1)
-    chosen = maxima.topk(count, -1, sorted=False).indices
-    steps = torch.arange(0, blocks * size, blocks, device=logits.device)
-    places = (chosen[:, None] + steps[:, None]).view(rows, -1)
-    if vocab % size:
-        rest = torch.arange(blocks * size, vocab, device=logits.device)
-        places = torch.cat([places, rest.expand(rows, -1)], -1)
+    rest = vocab % size
+    front = logits[:, : blocks * size] if rest else logits
+    chosen = front.view(rows, size, blocks).amax(1).topk(count, -1, sorted=False).indices
+    places = (chosen[:, None] + _steps(size, blocks, logits.device)).view(rows, -1)
+    if rest:
+        places = torch.cat([places, torch.arange(vocab - rest, vocab, device=logits.device).expand(rows, -1)], -1)
     values, order = logits.gather(-1, places).topk(count, -1)
     return Candidates(values, places.gather(-1, order))
+
+
+@cache
+def _steps(size: int, blocks: int, device: torch.device) -> Tensor:
+    """From the first token of a block to each of its tokens, `[size, 1]`."""
+    return torch.arange(0, blocks * size, blocks, device=device)[:, None]

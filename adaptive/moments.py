@@ -27,7 +27,7 @@ class Ranked:
 
 class Moments(NamedTuple):
     """Of softmax(y), where the largest y is 0; float64 `[rows]`. log_sum: ln of the sum of exp(y). mean, square: the
-    means of y and of y squared (0 if not asked for)."""
+    means of y and of y squared; square is that of mean if it was not asked for."""
 
     log_sum: Tensor
     mean: Tensor
@@ -36,12 +36,12 @@ class Moments(NamedTuple):
     @property
     def entropy(self) -> Tensor:
         """Nats."""
-        return (self.log_sum - self.mean).clamp_min(0.0).abs()  # abs: no -0.0, whose reciprocal is -inf
+        return (self.log_sum - self.mean).clamp_min_(0.0)
 
     @property
     def varentropy(self) -> Tensor:
         """Nats squared."""
-        return (self.square - self.mean.square()).clamp_min(0.0)
+        return (self.square - self.mean.square()).clamp_min_(0.0)
 
 
 def rank(logits: Tensor) -> Ranked:
@@ -52,12 +52,14 @@ def rank(logits: Tensor) -> Ranked:
 
 def rank_and_measure(logits: Tensor) -> tuple[Ranked, Moments]:
     """The same, and the moments at temperature 1: one visit to the rows instead of two."""
-    shifted, work = torch.empty_like(logits), room(logits, 3)
+    shifted, space = torch.empty_like(logits), room(logits, 3)
     found, sums = [], []
     for part in chunks(logits):
-        found.append(_best(logits[part]))
-        y = torch.sub(logits[part], found[-1].top, out=shifted[part])
-        sums.append(_sums(y, found[-1].ids, work[:, : len(y)]))
+        z = logits[part]
+        best = _best(z)
+        y = torch.sub(z, best.values[:, :1], out=shifted[part])
+        sums.append(_sums(y, best.ids, space))
+        found.append(best)
     together = Candidates(*map(join, zip(*found, strict=True)))
     return Ranked(logits, shifted, together), _moments(join(sums, -1))
 
@@ -72,17 +74,19 @@ def tempered(ranked: Ranked, inverse: Tensor, rows: Tensor | None = None, order:
     inverse: `[n]`, of these rows, 1 / temperature. rows: which rows; None means all.
     """
     factor = inverse.to(ranked.logits.dtype)[:, None]
-    y, work = room(ranked.logits, 1, len(factor))[0], room(ranked.logits, order + 1, len(factor))
+    space = room(ranked.logits, order + 2, len(factor))
     sums = []
     for part in chunks(factor):
         chosen = part if rows is None else rows[part]
-        scaled = torch.mul(ranked.shifted[chosen], factor[part], out=y[: len(factor[part])])
-        sums.append(_sums(scaled, ranked.best.ids[chosen], work[:, : len(scaled)]))
+        y = torch.mul(ranked.shifted[chosen], factor[part], out=space[-1, : len(factor[part])])
+        sums.append(_sums(y, ranked.best.ids[chosen], space[:-1]))
     return _moments(join(sums, -1))
 
 
 def chunks(rows: Tensor) -> list[slice]:
     """The rows in portions that stay in the processor's cache from one operation to the next."""
+    if len(rows) <= CHUNK:
+        return [slice(None)]
     size = CHUNK if rows.device.type == "cpu" else max(len(rows), 1)
     return [slice(first, min(first + size, len(rows))) for first in range(0, max(len(rows), 1), size)]
 
@@ -98,20 +102,23 @@ def join(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
-def _sums(y: Tensor, best: Tensor, work: Tensor) -> Tensor:
-    """Sums of p, p y, ... , and the largest p, `[len(work) + 1, rows]`. best: a token with y = 0, `[rows, ...]`.
+def _sums(y: Tensor, best: Tensor, space: Tensor) -> Tensor:
+    """Sums of p, p y, ... , and the largest p, `[len(space) + 1, rows]`. best: a token with y = 0, `[rows, ...]`.
 
     softmax is used for exp: torch's exp takes longer than all of it. It leaves the sum of p a little off 1, which the
     caller divides by. Impossible tokens give 0 * -inf, which is NaN and does not count.
     """
-    p = torch.softmax(y, -1, out=work[0])
-    for power in range(1, len(work)):
-        torch.mul(work[power - 1], y, out=work[power])
-    return torch.cat([torch.nansum(work, -1), p.gather(-1, best[:, :1]).T])
+    if len(y) < space.shape[1]:
+        space = space[:, : len(y)]
+    first, *others = space.unbind()
+    p = power = torch.softmax(y, -1, out=first)
+    for other in others:
+        power = torch.mul(power, y, out=other)
+    return torch.cat([torch.nansum(space, -1), p.gather(-1, best[:, :1]).T])
 
 
 def _moments(sums: Tensor) -> Moments:
-    total, *powers, top = sums.double().unbind()
+    total, mean, *square, top = sums.double().unbind()
     # exp(0) = 1 is the largest summand, so its probability is 1 over the sum.
-    means = [power / total for power in powers]
-    return Moments((total / top).log(), means[0], means[1] if len(means) > 1 else torch.zeros_like(total))
+    mean = mean / total
+    return Moments((total / top).log_(), mean, square[0] / total if square else mean)

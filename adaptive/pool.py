@@ -12,24 +12,30 @@ import torch
 from torch import Tensor
 
 from adaptive.draw import draw
-from adaptive.filters import CHAIN, LAST_LEADING, chain, max_surprisal_kept, min_p_floor
+from adaptive.filters import LAST_LEADING, chain, max_surprisal_kept
 from adaptive.moments import Moments, Ranked, chunks, join, room, tempered
 from adaptive.policies import Columns, Control
-from adaptive.rows import Rows
+from adaptive.rows import Rows, find_edges
 
 FIGURES = ("kept_mass", "final_entropy", "effective", "top_token_prob", "log_sum", "scaled_entropy")
-_LOWEST = -1.0e4
 
 
 @dataclass(slots=True)
 class Setting:
     """What steps 5 and 6 go by, `[rows]`. inverse: 1 / temperature. columns: the filters' parameters in force.
-    greedy: rows that take the most likely token; None if there can be none."""
+    dice: for xtc, if it is
+    in use. greedy: rows that take the most likely token; None if there can be none."""
 
     control: Control
     inverse: Tensor
     columns: Columns
+    dice: Tensor | None
     greedy: Tensor | None
+
+    def of(self, rows: Tensor | slice | None) -> Columns:
+        """What filters are given of some rows; None means all."""
+        columns = self.columns if self.dice is None else self.columns | {"dice": self.dice}
+        return columns if rows is None else {name: column[rows] for name, column in columns.items()}
 
 
 @dataclass(slots=True)
@@ -38,7 +44,7 @@ class Pool:
 
     index: rows of the batch; None means all. ids: the tokens that were looked at `[rows, n]`; None means the whole
     vocabulary. weights: probabilities after temperature, 0 for what is removed; kept: 1 for what is left, else 0, both
-    `[rows, n]`. figures: `FIGURES`, float64 `[6, rows]`.
+    `[rows, n]`. figures: `FIGURES`, float64 `[6, rows]`. sums: of the weights so far, of a row of few tokens.
     """
 
     index: Tensor | None
@@ -46,12 +52,13 @@ class Pool:
     weights: Tensor
     kept: Tensor
     figures: Tensor
+    sums: Tensor | None = None
 
     def draw(self, u: Tensor) -> Tensor:
         """A token of each row by inversion, int64 `[n]`. u: float64 `[n]`, below 1."""
-        if self.ids is None:
+        if self.ids is None or self.sums is None:
             return draw(self.weights, u)
-        sums = self.weights.cumsum(-1)
+        sums = self.sums
         place = (sums <= u[:, None] * sums[:, -1:]).sum(-1, keepdim=True).clamp_(max=sums.shape[-1] - 1)
         return self.ids.gather(-1, place)[:, 0]
 
@@ -74,103 +81,84 @@ def pools(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Settin
     """
     if not rows.quick:
         return [whole(ranked, rows, None, setting)]
-    first, decided = quick(ranked, unchanged, rows, setting)
-    undecided = rows.slow
-    if not bool(decided.all()):
-        undecided = sorted([*undecided, *(rows.quick[i] for i in (~decided).nonzero()[:, 0].tolist())])
-    if not undecided:
-        return [first]
-    if len(undecided) == len(rows):
+    pool, undecided = quick(ranked, unchanged, rows, setting)
+    left = sorted([*rows.slow, *undecided])
+    if not left:
+        return [pool]
+    if len(left) == len(rows):
         return [whole(ranked, rows, None, setting)]
-    return [first, whole(ranked, rows, undecided, setting)]
+    return [pool, whole(ranked, rows, left, setting)]
 
 
-def quick(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Setting) -> tuple[Pool, Tensor]:
-    """The pool of the rows whose filters mostly leave candidates only; of which rows that is so, `[n]`."""
+def quick(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Setting) -> tuple[Pool, list[int]]:
+    """The pool of the rows whose filters mostly leave candidates only; of which rows that could not be told."""
     index = rows.quick_index
-    inverse = part(setting.inverse, index)
     values, ids = (part(column, index) for column in ranked.best)
-    if unchanged is not None and bool((inverse == 1.0).all()):
+    inverse = part(setting.inverse, index)
+    if unchanged is not None and rows.plain:
         moments = Moments(*(part(column, index) for column in unchanged))
     else:
         moments = tempered(ranked, inverse, index)
-    y = (values - values[:, :1]).double() * inverse[:, None]
+    y = (values - values[:, :1]).double().mul_(inverse[:, None])
     logs = y - moments.log_sum[:, None]
     weights = logs.exp()
     everything = values.shape[-1] == ranked.logits.shape[-1]
-    kept, ids = _leading(values, ids, y, logs, weights, everything, rows, setting)
+    kept = _leading(values, y, logs, weights, everything, rows, setting)
+    if setting.greedy is not None:
+        kept = kept & ((values == values[:, :1]) | ~part(setting.greedy, index)[:, None])
+    count = kept.sum(-1, keepdim=True)
+    floor = values.gather(-1, (count - 1).clamp_(min=0))
+    # What is left must lie above the last candidate, or there may be more of it; if its edge parts equals, ids decide.
+    decided, whole_groups = floor > values[:, -1:], (values >= floor).sum(-1, keepdim=True) == count
+    undecided: list[int] = []
+    if not bool((decided & whole_groups).all()):
+        ids = torch.where(whole_groups, ids, _higher_first(values, ids))
+        if not everything:
+            undecided = [rows.quick[place] for place in (~decided[:, 0]).nonzero()[:, 0].tolist()]
     later = [active for active in rows.active if active.place > LAST_LEADING]
     if later:
-        columns = {name: part(column, index) for name, column in setting.columns.items()}
+        columns = setting.of(index)
         left = y.masked_fill(~kept, -torch.inf)
         kept = chain(left, [(active.place, active.among(rows.quick)) for active in later], columns, 1) > -torch.inf
     if setting.greedy is not None:
         lowest = ids.masked_fill(values < values[:, :1], ranked.logits.shape[-1]).amin(-1, keepdim=True)
         kept = torch.where(part(setting.greedy, index)[:, None], ids == lowest, kept)
-    decided = (values.masked_fill(~kept, torch.inf).amin(-1) > values[:, -1]) | everything
+    if later or setting.greedy is not None:
+        count = kept.sum(-1, keepdim=True)
     weights = weights * kept
-    mass = weights.sum(-1)
-    final = mass.log() - (weights * logs.clamp_min(_LOWEST)).sum(-1) / mass
-    figures = (mass, final, kept.sum(-1).double(), weights.amax(-1) / mass, moments.log_sum, moments.entropy)
-    return Pool(index, ids, weights, kept, torch.stack(figures)), decided
+    sums = weights.cumsum(-1)
+    mass = sums[:, -1]
+    final = mass.log() - torch.nansum(weights * logs, -1).div_(mass)  # 0 * -inf is NaN and does not count
+    likeliest = (weights.amax(-1) if later else weights[:, 0]) / mass
+    figures = (mass, final, count[:, 0].double(), likeliest, moments.log_sum, moments.entropy)
+    return Pool(index, ids, weights, kept, torch.stack(figures), sums), undecided
 
 
 def _leading(
-    values: Tensor,
-    ids: Tensor,
-    y: Tensor,
-    logs: Tensor,
-    weights: Tensor,
-    everything: bool,
-    rows: Rows,
-    setting: Setting,
-) -> tuple[Tensor, Tensor]:
-    """What max_surprisal, top_k, top_p and min_p keep of candidates in falling order, `[rows, n]`, and their ids.
+    values: Tensor, y: Tensor, logs: Tensor, weights: Tensor, everything: bool, rows: Rows, setting: Setting
+) -> Tensor:
+    """Which candidates `[rows, n]` max_surprisal, top_k, top_p and min_p keep: always the first ones.
 
-    A row that cannot be decided, because what is left goes beyond the candidates, keeps them all to the last.
-    everything: the candidates are the whole vocabulary.
+    A row whose set goes on beyond the candidates, or may do so, keeps them all. everything: nothing lies beyond.
     """
-    names = {CHAIN[active.place].name for active in rows.active}
-    columns = {name: part(setting.columns[name], rows.quick_index)[:, None] for name in ("top_k", "top_p", "min_p")}
-    count = values.shape[-1]
-    kept = torch.ones_like(values, dtype=torch.bool)
-    cut = None  # whether something may have removed tokens beyond the candidates
+    edges = rows.edges if setting.columns is rows.filters else find_edges(setting.columns, rows)
+    kept = values >= values.gather(-1, edges.last.clamp(max=values.shape[-1] - 1))
     if setting.control.max_surprisal is not None:
         most = part(setting.control.max_surprisal, rows.quick_index)[:, None]
-        kept = ~(-logs > most) | (values == values[:, :1])
-        cut = ~most.isnan()
-    if "top_k" in names:
-        k = columns["top_k"]
-        kept = kept & (values >= values.gather(-1, k.nan_to_num(float(count)).clamp(max=count).long() - 1))
-        cut = ~k.isnan() if cut is None else cut | ~k.isnan()
-    if "top_p" in names:
-        inside, ids = _top_p(values, ids, weights * kept, kept[:, -1:], cut, everything, columns["top_p"])
-        kept = kept & inside
-    if "min_p" in names:
-        kept = kept & ~(y < min_p_floor(columns["min_p"].nan_to_num(0.0)))
-    return kept, ids
+        kept = kept & (~(-logs > most) | (values == values[:, :1]))
+    if rows.uses_top_p:
+        left = weights * kept
+        sums = left.cumsum(-1)
+        mass = sums[:, -1:] if everything else torch.where(kept[:, -1:], edges.mass, sums[:, -1:])
+        kept = kept & (sums - left < edges.share * mass)
+    return kept & ~(y < edges.lowest)
 
 
-def _top_p(
-    values: Tensor, ids: Tensor, weights: Tensor, open_end: Tensor, cut: Tensor | None, everything: bool, p: Tensor
-) -> tuple[Tensor, Tensor]:
-    """What top-p keeps of candidates in falling order, and their ids, the higher first where its edge parts equals.
-
-    open_end: the last candidate is left; then so is all beyond, unless something cut there: the mass is not known.
-    """
-    sums = weights.cumsum(-1)
-    mass = sums[:, -1:]
-    if not everything:
-        unknown = 1.0 if cut is None else torch.where(cut, torch.inf, 1.0)
-        mass = torch.where(open_end, unknown, mass)
-    short = sums < torch.where(p < 1.0, p * mass, torch.inf)
-    inside = torch.nn.functional.pad(short[:, :-1], (1, 0), value=True)
-    split = (inside[:, :-1] & ~inside[:, 1:] & (values[:, :-1] == values[:, 1:])).any(-1, keepdim=True)
-    if bool(split.any()):
-        higher = ids.argsort(dim=-1, descending=True)
-        order = higher.gather(-1, values.gather(-1, higher).argsort(dim=-1, descending=True, stable=True))
-        ids = torch.where(split, ids.gather(-1, order), ids)
-    return inside, ids
+def _higher_first(values: Tensor, ids: Tensor) -> Tensor:
+    """The ids of candidates in falling order, the higher ones first among equals."""
+    higher = ids.argsort(dim=-1, descending=True)
+    order = values.gather(-1, higher).argsort(dim=-1, descending=True, stable=True)
+    return ids.gather(-1, higher.gather(-1, order))
 
 
 def whole(ranked: Ranked, rows: Rows, chosen: list[int] | None, setting: Setting) -> Pool:
@@ -205,7 +193,7 @@ def _left(
         most = setting.control.max_surprisal[members].nan_to_num(torch.inf)[:, None]
         left = left.masked_fill(~max_surprisal_kept(left, most), -torch.inf)
     active = [(one.place, one.among(numbers)) for one in rows.active]
-    left = chain(left, active, {name: column[members] for name, column in setting.columns.items()}, rows.largest_k)
+    left = chain(left, active, setting.of(members), rows.largest_k)
     if setting.greedy is not None:
         likeliest = torch.zeros_like(left).scatter(-1, z.argmax(-1, keepdim=True), 1.0) != 0
         left = left.masked_fill(setting.greedy[members][:, None] & ~likeliest, -torch.inf)

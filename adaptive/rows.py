@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from adaptive.candidates import COUNT
 from adaptive.dice import Dice
-from adaptive.filters import CHAIN, FIRST_LEADING, LAST_LEADING, Filters
+from adaptive.filters import CHAIN, FIRST_LEADING, LAST_LEADING, Filters, min_p_floor
+from adaptive.info import shown
 from adaptive.penalties import History, Penalties, Repetition
 from adaptive.policies import Columns, Fixed, Policy
 
@@ -122,6 +125,11 @@ class Rows:
         self.quick = quick
         self.slow = sorted({*range(len(self.settings))} - {*quick})
         self.quick_index = None if not self.slow else self._column(quick)
+        self.uses_top_p = any(CHAIN[one.place].name == "top_p" for one in self.active)
+        self.plain = all(s.policy == Fixed(1.0) for s in self.settings)
+        self.edges = find_edges(self.filters, self)
+        self.shown = shown(self.filters)
+        self.absent = torch.full((len(self.settings),), torch.nan, dtype=torch.float64, device=self.device)
 
     def _bias(self) -> tuple[tuple[Tensor, Tensor], Tensor] | None:
         """((row, token) indices, what is added there); None if nobody has a bias."""
@@ -173,6 +181,35 @@ class Rows:
             if pairs:
                 changed.repetition.copy_from(self.repetition, pairs)
         return changed
+
+
+class Edges(NamedTuple):
+    """Where the filters that keep the most likely tokens end, `[rows, 1]` of the rows that look at candidates first.
+
+    last: which candidate top_k keeps last. mass: probability of what is left where all candidates are left; infinite
+    if it is not known. share: the share of it that top_p keeps; infinite for all. lowest: what min_p keeps of logits
+    less their maximum.
+    """
+
+    last: Tensor
+    mass: Tensor
+    share: Tensor
+    lowest: Tensor
+
+
+def find_edges(columns: Columns, rows: Rows) -> Edges:
+    """From the filters' parameters in force."""
+    if rows.quick_index is not None:
+        columns = {name: columns[name][rows.quick_index] for name in ("top_k", "top_p", "min_p")}
+    k, p, low = (columns[name][:, None] for name in ("top_k", "top_p", "min_p"))
+    drops = [rows.settings[row].policy.drops for row in rows.quick]
+    unknown = ~k.isnan() | torch.tensor(drops, dtype=torch.bool, device=rows.device)[:, None]
+    return Edges(
+        last=k.nan_to_num(float(COUNT)).clamp(1.0, float(COUNT)).long() - 1,
+        mass=torch.where(unknown, torch.inf, torch.ones_like(k)),
+        share=torch.where(p < 1.0, p, torch.inf),
+        lowest=min_p_floor(low.nan_to_num(0.0)),
+    )
 
 
 def _moves(new: list[int], staying: Sequence[int], keep: Sequence[int], old: list[int]) -> list[tuple[int, int]]:

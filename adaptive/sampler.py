@@ -4,6 +4,7 @@ Every row of the batch has its own policy, filters, penalties, seed, position an
 tensors all the way: nothing here loops over rows, and the result of a row does not depend on its company.
 """
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,7 +15,7 @@ from adaptive.draw import uniform
 from adaptive.entropy import Statistics, measure, row_sum
 from adaptive.filters import CHAIN, Filters
 from adaptive.info import Columns as InfoColumns
-from adaptive.info import Fault, Report, pack
+from adaptive.info import Fault, Report, pack, shown
 from adaptive.moments import Ranked, rank
 from adaptive.parameters import ParameterError
 from adaptive.policies import Columns, Control, Fixed, Outcome
@@ -69,21 +70,23 @@ class Shaped:
         shifted = self.changed.shifted.gather(-1, ids).double()
         return shifted * self.inverse[:, None] - self.figures["log_sum"][:, None]
 
-    def logprob(self, ids: Tensor) -> Tensor:
-        """Log probabilities of tokens `[rows, n]` in the distribution to draw from; NaN for what cannot be drawn."""
+    def logprob(self, ids: Tensor, drawn: bool = False) -> Tensor:
+        """Log probabilities of tokens `[rows, n]` in the distribution to draw from; NaN for what cannot be drawn.
+
+        drawn: they come from `draw`, so that there is no need to ask.
+        """
         logs = self.scaled(ids) - self.figures["kept_mass"].log()[:, None]
         if self.greedy is not None:
             logs = logs.masked_fill(self.greedy[:, None], 0.0)
-        held = torch.zeros_like(logs, dtype=torch.bool)
         for pool in self.pools:
-            chosen = part(ids, pool.index)
-            if self.reshaped is not None and pool.ids is None:  # only a whole pool is reshaped
-                reshaped = part(self.reshaped, pool.index)[:, None]
-                new = torch.where(reshaped, pool.weights.gather(-1, chosen).log().double(), part(logs, pool.index))
-                logs = new if pool.index is None else logs.index_copy(0, pool.index, new)
-            holds = pool.holds(chosen)
-            held = holds if pool.index is None else held.index_copy(0, pool.index, holds)
-        return logs.masked_fill(~held, torch.nan)
+            part_of_it = part(logs, pool.index)
+            if self.reshaped is not None and pool.ids is None:  # only rows that look at everything are reshaped
+                new = pool.weights.gather(-1, part(ids, pool.index)).log().double()
+                part_of_it = torch.where(part(self.reshaped, pool.index)[:, None], new, part_of_it)
+            if not drawn:
+                part_of_it = part_of_it.masked_fill(~pool.holds(part(ids, pool.index)), torch.nan)
+            logs = part_of_it if pool.index is None else logs.index_copy(0, pool.index, part_of_it)
+        return logs
 
     def log_probabilities(self) -> Tensor:
         """Logarithms of the distribution to draw from, `[rows, vocab]`; -inf for what cannot be drawn."""
@@ -109,9 +112,10 @@ def step(logits: Tensor, rows: Rows, masks: Masks | None = None, tokens: Tensor 
     7. The policies' states take in what was drawn; every row is one position further.
     """
     shaped = shape(logits, rows, masks)
-    if tokens is None:
-        tokens = shaped.draw(rows.dice.next())
-    return tokens, conclude(shaped, rows, tokens)
+    if tokens is not None:
+        return tokens, conclude(shaped, rows, tokens)
+    tokens = shaped.draw(rows.dice.next())
+    return tokens, conclude(shaped, rows, tokens, drawn=True)
 
 
 def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
@@ -122,10 +126,12 @@ def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     changed = statistics.source if untouched else rank(z)
     control = _decide(statistics, rows)
     temperature = control.temperature.double()
-    # Greedy rows scale by 1. A temperature near 0 must not make infinity times 0.
-    inverse = torch.where(temperature > 0, temperature.reciprocal().clamp_max(_COLDEST), 1.0)
-    greedy = temperature == 0 if any(group.kind.sometimes_greedy for group in rows.groups) else None
-    setting = Setting(control, inverse, _filter_columns(control, rows), greedy)
+    inverse = temperature.reciprocal().clamp_max_(_COLDEST)  # a temperature near 0 must not make infinity times 0
+    greedy = None
+    if any(group.kind.sometimes_greedy for group in rows.groups):
+        greedy = temperature == 0
+        inverse = inverse.masked_fill(greedy, 1.0)
+    setting = Setting(control, inverse, _filter_columns(control, rows), _xtc_dice(rows), greedy)
     found = pools(changed, statistics.moments if untouched else None, rows, setting)
     figures = merged(found, len(rows))
     reshaped = _reshape(found, figures, rows)
@@ -134,36 +140,36 @@ def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     )
 
 
-def conclude(shaped: Shaped, rows: Rows, tokens: Tensor) -> Report:
-    """Report what was drawn, and step 7."""
-    statistics, figures = shaped.statistics, shaped.figures
-    drawn = tokens[:, None]
-    logit = statistics.logits.gather(-1, drawn)
-    filtered = shaped.logprob(drawn)[:, 0]
+def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) -> Report:
+    """Report which tokens were taken, and step 7. drawn: they come from `shaped.draw`."""
+    statistics, ids = shaped.statistics, tokens[:, None]
+    logit = statistics.logits.gather(-1, ids)
+    filtered = shaped.logprob(ids, drawn)[:, 0]
+    if shaped.greedy is not None:
+        _report_greedy(shaped.figures, shaped.greedy)
     columns = InfoColumns(
         statistics=statistics,
         control=shaped.control,
-        fault=_faults(shaped),
-        filters=shaped.columns,
-        figures=figures,
-        constraint_mass=shaped.constraint_mass,
+        fault=_faults(shaped, rows),
+        filters=rows.shown if shaped.columns is rows.filters else shown(shaped.columns),
+        figures=shaped.figures,
+        constraint_mass=rows.absent if shaped.constraint_mass is None else shaped.constraint_mass,
+        absent=rows.absent,
         tokens=tokens,
         logprob=logit[:, 0] - statistics.log_normalizer,
         filtered_logprob=filtered,
-        rank=_rank(statistics.source, logit),
+        larger=_larger(statistics.source, logit),
     )
-    if shaped.greedy is not None:
-        _report_greedy(figures, shaped.greedy)
-    states = _absorb(rows, shaped, columns, drawn)
+    states = _absorb(rows, shaped, columns, ids)
     if rows.repetition is not None:
         rows.repetition.append(tokens[rows.repetition.index])
     rows.dice.advance()
     choices = None
     if rows.candidates:
-        values, ids = statistics.logits.topk(min(rows.candidates, statistics.vocab_size), -1)
-        likely = values - statistics.log_normalizer[:, None]
-        choices = torch.stack([ids.double(), likely.double(), shaped.logprob(ids).double()], -1)
-    return Report(pack(columns, states, choices), states.shape[-1], rows.faults)
+        values, likely = statistics.logits.topk(min(rows.candidates, statistics.vocab_size), -1)
+        logs = values - statistics.log_normalizer[:, None]
+        choices = torch.stack([likely.double(), logs.double(), shaped.logprob(likely)], -1)
+    return Report(pack(columns, states, choices), statistics.vocab_size, 0 if states is None else states.shape[-1], rows.faults)
 
 
 def get_sampling_info(
@@ -197,18 +203,19 @@ def get_sampling_info(
     }
 
 
-def _rank(ranked: Ranked, logit: Tensor) -> Tensor:
-    """How many logits are larger, and 1, `[rows]`. logit: `[rows, 1]`."""
+def _larger(ranked: Ranked, logit: Tensor) -> Tensor:
+    """How many logits are larger, `[rows]`. logit: `[rows, 1]`."""
     best = ranked.best.values
-    rank = (best > logit).sum(-1) + 1
-    if best.shape[-1] < ranked.logits.shape[-1]:
-        beyond = (logit < best[:, -1:])[:, 0]
-        if logit.device.type != "cpu":
-            return (ranked.logits > logit).sum(-1) + 1
-        if bool(beyond.any()):
-            for row in beyond.nonzero()[:, 0].tolist():
-                rank[row] = (ranked.logits[row] > logit[row]).count_nonzero() + 1
-    return rank
+    larger = (best > logit).sum(-1)
+    if best.shape[-1] == ranked.logits.shape[-1]:
+        return larger
+    if logit.device.type != "cpu":
+        return (ranked.logits > logit).sum(-1)
+    beyond = logit < best[:, -1:]
+    if bool(beyond.any()):
+        for row in beyond.nonzero()[:, 0].tolist():
+            larger[row] = (ranked.logits[row] > logit[row]).count_nonzero()
+    return larger
 
 
 def _change(statistics: Statistics, rows: Rows, masks: Masks | None) -> tuple[Tensor, Tensor | None]:
@@ -290,14 +297,20 @@ def _select(columns: Columns, index: Tensor) -> Columns:
 
 def _filter_columns(control: Control, rows: Rows) -> Columns:
     """The parameters of the filters in force, `[rows]`: the request's, or what its policy sets in place of them."""
-    columns = dict(rows.filters)
-    for name in ("top_k", "top_p", "min_p"):
-        chosen = getattr(control, name)
-        if chosen is not None:
-            columns[name] = torch.where(chosen.isnan(), columns[name], chosen)
-    if any(CHAIN[active.place].name == "xtc" for active in rows.active):
-        columns["dice"] = uniform(rows.seeds ^ _DICE, rows.dice.positions)
-    return columns
+    chosen = {name: getattr(control, name) for name in ("top_k", "top_p", "min_p")}
+    if all(column is None for column in chosen.values()):
+        return rows.filters
+    return rows.filters | {
+        name: torch.where(column.isnan(), rows.filters[name], column)
+        for name, column in chosen.items()
+        if column is not None
+    }
+
+
+def _xtc_dice(rows: Rows) -> Tensor | None:
+    if not any(CHAIN[active.place].name == "xtc" for active in rows.active):
+        return None
+    return uniform(rows.seeds ^ _DICE, rows.dice.positions)
 
 
 def _reshape(found: list[Pool], figures: Columns, rows: Rows) -> Tensor | None:
@@ -319,19 +332,24 @@ def _reshape(found: list[Pool], figures: Columns, rows: Rows) -> Tensor | None:
     return reshaped
 
 
-def _faults(shaped: Shaped) -> Tensor:
-    """Why a row cannot be drawn, `[rows]`."""
-    nothing = ~torch.isfinite(shaped.statistics.maximum + shaped.changed.best.values[:, 0])
-    undecided = ~shaped.control.temperature.isfinite()
-    return torch.where(nothing, int(Fault.LOGITS), torch.where(undecided, int(Fault.POLICY), int(Fault.NONE)))
+def _faults(shaped: Shaped, rows: Rows) -> Tensor:
+    """Why a row cannot be drawn, `[rows]`, float64."""
+    temperature, maximum = shaped.control.temperature, shaped.statistics.maximum
+    if shaped.changed is not shaped.statistics.source:
+        maximum = maximum + shaped.changed.best.values[:, 0]
+    if maximum.device.type == "cpu" and math.isfinite(float((maximum + temperature).sum())):
+        return torch.zeros_like(maximum)
+    undecided = torch.where(temperature.isfinite(), float(Fault.NONE), float(Fault.POLICY))
+    return torch.where(maximum.isfinite(), undecided, float(Fault.LOGITS))
 
 
-def _absorb(rows: Rows, shaped: Shaped, columns: InfoColumns, drawn: Tensor) -> Tensor:
-    """Step 7: the states `[rows, most figures]` after the draw, NaN where a policy has fewer. Faults are noted."""
+def _absorb(rows: Rows, shaped: Shaped, columns: InfoColumns, drawn: Tensor) -> Tensor | None:
+    """Step 7: the states `[rows, most figures]` after the draw, NaN where a policy has fewer; None where all have none.
+    Faults are noted."""
     width = max((len(group.kind.state) for group in rows.groups), default=0)
-    states = torch.full((len(rows), width), torch.nan, dtype=torch.float64, device=drawn.device)
     if not width:
-        return states
+        return None
+    states = torch.full((len(rows), width), torch.nan, dtype=torch.float64, device=drawn.device)
     outcome = _outcome(shaped, columns, drawn)
     for group in rows.groups:
         if not group.state:
