@@ -6,8 +6,6 @@ from torch import Tensor
 from adaptive.draw import uniform
 
 _AHEAD = 32
-_BELOW_ONE = 1.0 - 2.0**-52
-"""So that a number times a sum is below the sum, however it rounds."""
 
 
 class Dice:
@@ -29,7 +27,7 @@ class Dice:
         """The numbers of this step, float64 `[rows]` in [0, 1)."""
         if self._numbers is None:
             ahead = self._first[:, None] + torch.arange(_AHEAD, device=self._first.device)
-            self._numbers = uniform(self._seeds[:, None], ahead).clamp_(max=_BELOW_ONE).T.contiguous()
+            self._numbers = uniform(self._seeds[:, None], ahead).T.contiguous()
         return self._numbers[self._step]
 
     def advance(self) -> None:

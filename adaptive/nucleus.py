@@ -1,5 +1,7 @@
 """The smallest set of most likely tokens with a given mass, exact, without sorting the vocabulary."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ def top_p_kept(shifted: Tensor, p: Tensor) -> Tensor:
     """
     weights = shifted.softmax(-1)
     on_cpu = shifted.device.type == "cpu"
-    floor, spare = (_edge_by_bins if on_cpu else _edge_by_sort)(shifted, weights, p)
+    floor, spare = (edges_by_bins if on_cpu else _edges_by_sort)(shifted, weights, p)
     kept = (shifted >= floor) | (p >= 1.0)
     if not on_cpu or bool((spare > 0).any()):
         # The edge runs through a group of equally likely tokens: drop as many of it as are spare, lowest ids first.
@@ -28,7 +30,7 @@ def top_p_kept(shifted: Tensor, p: Tensor) -> Tensor:
     return kept
 
 
-def _edge_by_sort(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+def _edges_by_sort(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     """(the lowest logit of each row's set, how many tokens that tie with it are not in the set), `[rows, 1]`."""
     ranked, order = shifted.sort(-1, descending=True)
     sums = weights.gather(-1, order).double().cumsum(-1)
@@ -37,33 +39,35 @@ def _edge_by_sort(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor, 
     return floor, (ranked >= floor).sum(-1, keepdim=True) - last - 1
 
 
-def _edge_by_bins(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """The same. Bins of equal width in logits; of each row only the tokens of the bin with the edge are sorted."""
+def edges_by_bins(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, on the CPU. Bins of equal width in logits; of each row only the tokens of the bin with the edge are sorted."""
     depth = (-shifted.amin(-1, keepdim=True)).clamp(max=_DEEPEST)
     sound = ~depth.isnan()  # the row is a distribution
     if not bool(sound.all()):
         shifted = shifted.masked_fill(~sound, 0.0)
     width = (_BINS - 1) / depth.nan_to_num(0.0).clamp_min(1e-30)
-    bins = (shifted * -width).clamp_(max=_BINS - 1).long()
-    masses = weights.new_zeros(len(weights), _BINS, dtype=torch.float64).scatter_add_(-1, bins, weights.double())
+    bins = (shifted * -width).clamp_(max=_BINS - 1).int()
+    masses = weights.new_zeros(len(weights), _BINS, dtype=torch.float64)
+    masses.scatter_add_(-1, bins.long(), weights.double())
     sums = masses.cumsum(-1)
     goal = p * sums[:, -1:]
     place = torch.searchsorted(sums, goal).clamp_(max=_BINS - 1)
     before = (sums - masses).gather(-1, place)
-    floor, spare = torch.full_like(depth, -torch.inf), torch.zeros_like(place)
+    edges = [(-math.inf, 0)] * len(shifted)
     for row in (sound & (p < 1.0))[:, 0].nonzero()[:, 0].tolist():
         members = _places(bins[row] == place[row])
         ranked, order = shifted[row, members].sort(descending=True)
         reached = before[row] + weights[row, members[order]].double().cumsum(0)
-        last = (reached < goal[row]).sum().clamp(max=len(members) - 1)
-        floor[row] = ranked[last]
-        spare[row] = (ranked >= ranked[last]).sum() - last - 1
-    return floor, spare
+        last = min(int((reached < goal[row]).sum()), len(members) - 1)
+        edges[row] = float(ranked[last]), int((ranked >= ranked[last]).sum()) - last - 1
+    floor, spare = zip(*edges, strict=True)
+    return shifted.new_tensor(floor)[:, None], place.new_tensor(spare)[:, None]
 
 
 def _places(inside: Tensor) -> Tensor:
     """Where a mask `[vocab]` is true, which is in few places: eight of them are looked at at a time."""
-    padded = torch.nn.functional.pad(inside, (0, -len(inside) % 8))
-    eights = padded.view(torch.int64).nonzero()[:, 0]
-    places = (eights[:, None] * 8 + torch.arange(8)).flatten()
-    return places[padded[places]]
+    if len(inside) % 8:
+        inside = torch.nn.functional.pad(inside, (0, -len(inside) % 8))
+    eights = inside.view(torch.int64).nonzero()
+    places = (eights * 8 + torch.arange(8)).flatten()
+    return places[inside[places]]

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptive.draw import draw
-from adaptive.filters import LAST_LEADING, chain, max_surprisal_kept
+from adaptive.draw import draw, first_above
+from adaptive.filters import CHAIN, FIRST_LEADING, LAST_LEADING, chain, max_surprisal_kept
+from adaptive.leading import lead
 from adaptive.moments import Moments, Ranked, chunks, join, room, tempered
 from adaptive.policies import Columns, Control
 from adaptive.rows import Rows, find_edges
@@ -59,7 +60,7 @@ class Pool:
         if self.ids is None or self.sums is None:
             return draw(self.weights, u)
         sums = self.sums
-        place = (sums <= u[:, None] * sums[:, -1:]).sum(-1, keepdim=True).clamp_(max=sums.shape[-1] - 1)
+        place = first_above(self.sums, u[:, None] * self.sums[:, -1:])
         return self.ids.gather(-1, place)[:, 0]
 
     def holds(self, tokens: Tensor) -> Tensor:
@@ -171,50 +172,71 @@ def whole(ranked: Ranked, rows: Rows, chosen: list[int] | None, setting: Setting
     results = []
     for portion in portions:
         members = portion if index is None else index[portion]
+        numbers = None if chosen is None and len(portions) == 1 else (chosen or range(len(rows)))[portion]
         here = space[:, : len(factor[portion])]
         y = torch.mul(ranked.shifted[members], factor[portion], out=here[5])
-        if len(portions) == 1 and chosen is None:
-            numbers = None
-        else:
-            numbers = (chosen or range(len(factor)))[portion]
-        left = _left(y, ranked.logits[members], members, numbers, rows, setting)
-        result = _sum(y, left, ranked.best.ids[members], here)
+        p = torch.softmax(y, -1, out=here[0])
+        best = ranked.best.ids[members]
+        filtered = _filter(y, p, best, members, numbers, rows, setting, here[2])
+        result = _sum(p, y, filtered, best, here)
         results.append(result if len(portions) == 1 else tuple(one.clone() for one in result))
-    weights, kept, figures = zip(*results, strict=True)
-    return Pool(index, None, join(weights), join(kept), join(figures, -1))
+    weights, left, figures = zip(*results, strict=True)
+    return Pool(index, None, join(weights), join(left), join(figures, -1))
 
 
-def _left(
-    y: Tensor, z: Tensor, members: Tensor | slice, numbers: Sequence[int] | None, rows: Rows, setting: Setting
-) -> Tensor:
-    """Step 5 for some rows: y with -inf for what is removed. numbers: which rows, on the host; None means all."""
-    left = y
-    if setting.control.max_surprisal is not None:
-        most = setting.control.max_surprisal[members].nan_to_num(torch.inf)[:, None]
-        left = left.masked_fill(~max_surprisal_kept(left, most), -torch.inf)
+def _filter(
+    y: Tensor,
+    p: Tensor,
+    best: Tensor,
+    members: Tensor | slice,
+    numbers: Sequence[int] | None,
+    rows: Rows,
+    setting: Setting,
+    out: Tensor,
+) -> bool:
+    """Step 5 for some rows: into `out` 1 for the tokens that are left and 0 for others, `[n, vocab]`. Returns whether
+    anything may have been removed.
+
+    p: softmax(y). best: their most likely tokens. numbers: which rows these are, on the host; None means all.
+    """
+    surprisal = setting.control.max_surprisal
     active = [(one.place, one.among(numbers)) for one in rows.active]
-    left = chain(left, active, setting.of(members), rows.largest_k)
+    active = [(place, index) for place, index in active if index is None or len(index)]
+    if not active and surprisal is None and setting.greedy is None:
+        torch.gt(y, -torch.inf, out=out)
+        return False
+    left, columns = y, setting.of(members)
+    if surprisal is not None:
+        most = surprisal[members].nan_to_num(torch.inf)[:, None]
+        left = left.masked_fill(~max_surprisal_kept(left, most), -torch.inf)
+    elif y.device.type == "cpu" and all(place >= FIRST_LEADING for place, _ in active):
+        lead(y, p, best, columns, {CHAIN[place].name for place, _ in active}, out)
+        active = [(place, index) for place, index in active if place > LAST_LEADING]
+        if not active and setting.greedy is None:
+            return True
+        left = y.masked_fill(out == 0, -torch.inf)
+    left = chain(left, active, columns, rows.largest_k)
     if setting.greedy is not None:
-        likeliest = torch.zeros_like(left).scatter(-1, z.argmax(-1, keepdim=True), 1.0) != 0
-        left = left.masked_fill(setting.greedy[members][:, None] & ~likeliest, -torch.inf)
-    return left
+        first = (y == 0).float().argmax(-1, keepdim=True)
+        others = torch.ones_like(y, dtype=torch.bool).scatter_(-1, first, False)
+        left = left.masked_fill(setting.greedy[members][:, None] & others, -torch.inf)
+    torch.gt(left, -torch.inf, out=out)
+    return True
 
 
-def _sum(y: Tensor, left: Tensor, best: Tensor, here: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(weights, kept, figures) of rows. here: room for five results of their size, which the first two lie in."""
-    p = torch.softmax(y, -1, out=here[0])
+def _sum(p: Tensor, y: Tensor, filtered: bool, best: Tensor, here: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(weights, kept, figures) of rows. here: room for five results of their size; p lies in the first, what is kept in
+    the third, and the others come."""
     torch.mul(p, y, out=here[1])
-    kept = torch.gt(left, -torch.inf, out=here[2])
-    weights, used = here[0], here[:3]
-    if left is not y:
+    weights, kept, used = p, here[2], here[:3]
+    if filtered:
         weights, used = torch.mul(p, kept, out=here[3]), here[:5]
         torch.mul(here[1], kept, out=here[4])
     total, mean, count, *rest = torch.nansum(used, -1).double().unbind()
     mass, inner = rest or (total, mean)
-    log_sum = (total / p.gather(-1, best[:, :1])[:, 0]).log()
-    final = (mass / total).log() + log_sum - inner / mass
-    likeliest = weights.amax(-1) / mass
-    figures = (mass / total, final, count, likeliest, log_sum, log_sum - mean / total)
+    log_sum = (total / p.gather(-1, best[:, :1])[:, 0]).log_()
+    final = (mass / total).log_() + log_sum - inner / mass
+    figures = (mass / total, final, count, weights.amax(-1) / mass, log_sum, log_sum - mean / total)
     return weights, kept, torch.stack(figures)
 
 

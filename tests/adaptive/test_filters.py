@@ -5,7 +5,7 @@ import torch
 from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 import adaptive
-from adaptive.nucleus import _edge_by_bins, _edge_by_sort
+from adaptive.nucleus import edges_by_bins, _edges_by_sort
 
 A = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
 
@@ -141,5 +141,5 @@ def test_top_p_by_bins_equals_top_p_by_a_whole_sort(seed):
     rows -= rows.amax(-1, keepdim=True)
     p = torch.rand(8, 1, generator=generator, dtype=torch.float64)
     weights = rows.softmax(-1)
-    for found, expected in zip(_edge_by_bins(rows, weights, p), _edge_by_sort(rows, weights, p), strict=True):
+    for found, expected in zip(edges_by_bins(rows, weights, p), _edges_by_sort(rows, weights, p), strict=True):
         assert torch.equal(found, expected)
