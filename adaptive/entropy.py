@@ -105,7 +105,7 @@ class Statistics:
 
 def measure(logits: Tensor) -> Statistics:
     """Statistics of raw logits `[rows, vocab]`."""
-    ranked, moments = rank_and_measure(upcast(logits))
+    ranked, moments = rank_and_measure(upcast(logits.detach()))
     maximum = ranked.best.values[:, 0].double()
     top = (-moments.log_sum).exp()
     return Statistics(moments.entropy, moments.varentropy, top, maximum, maximum + moments.log_sum, ranked, moments)

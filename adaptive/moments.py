@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from adaptive.candidates import COUNT, Candidates, best
+from adaptive.scratch import scratch
 
 CHUNK = 4
 """Rows that are worked on at a time on the CPU."""
@@ -15,14 +16,14 @@ CHUNK = 4
 
 @dataclass(slots=True)
 class Ranked:
-    """Logits `[rows, vocab]`, what is left of them without their maximum, and the most likely tokens.
-
-    On a GPU only the first of these is looked for.
-    """
+    """Logits `[rows, vocab]` and the most likely tokens; on a GPU only the first of these."""
 
     logits: Tensor
-    shifted: Tensor
     best: Candidates
+
+    def scaled(self, rows: Tensor | slice, inverse: Tensor, out: Tensor) -> Tensor:
+        """(logits - maximum) * inverse of some rows, `[n, vocab]`. inverse: `[n, 1]`, 1 / temperature."""
+        return torch.sub(self.logits[rows], self.best.values[rows, :1], out=out).mul_(inverse)
 
 
 class Moments(NamedTuple):
@@ -45,23 +46,25 @@ class Moments(NamedTuple):
 
 
 def rank(logits: Tensor) -> Ranked:
-    """Logits `[rows, vocab]` with what follows from them."""
-    found = Candidates(*map(join, zip(*(_best(logits[part]) for part in chunks(logits)), strict=True)))
-    return Ranked(logits, logits - found.top, found)
+    """Logits `[rows, vocab]` with their most likely tokens."""
+    return Ranked(logits, _together([_best(logits[part]) for part in chunks(logits)]))
 
 
 def rank_and_measure(logits: Tensor) -> tuple[Ranked, Moments]:
     """The same, and the moments at temperature 1: one visit to the rows instead of two."""
-    shifted, space = torch.empty_like(logits), room(logits, 3)
+    space = room(logits, 4, len(logits))
     found, sums = [], []
     for part in chunks(logits):
         z = logits[part]
         best = _best(z)
-        y = torch.sub(z, best.values[:, :1], out=shifted[part])
-        sums.append(_sums(y, best.ids, space))
+        y = torch.sub(z, best.values[:, :1], out=space[3, : len(z)])
+        sums.append(_sums(y, best.ids, space[:3]))
         found.append(best)
-    together = Candidates(*map(join, zip(*found, strict=True)))
-    return Ranked(logits, shifted, together), _moments(join(sums, -1))
+    return Ranked(logits, _together(found)), _moments(join(sums, -1))
+
+
+def _together(found: list[Candidates]) -> Candidates:
+    return found[0] if len(found) == 1 else Candidates(*map(torch.cat, zip(*found, strict=True)))
 
 
 def _best(logits: Tensor) -> Candidates:
@@ -78,7 +81,7 @@ def tempered(ranked: Ranked, inverse: Tensor, rows: Tensor | None = None, order:
     sums = []
     for part in chunks(factor):
         chosen = part if rows is None else rows[part]
-        y = torch.mul(ranked.shifted[chosen], factor[part], out=space[-1, : len(factor[part])])
+        y = ranked.scaled(chosen, factor[part], space[-1, : len(factor[part])])
         sums.append(_sums(y, ranked.best.ids[chosen], space[:-1]))
     return _moments(join(sums, -1))
 
@@ -91,10 +94,9 @@ def chunks(rows: Tensor) -> list[slice]:
     return [slice(first, min(first + size, len(rows))) for first in range(0, max(len(rows), 1), size)]
 
 
-def room(like: Tensor, count: int, rows: int | None = None) -> Tensor:
-    """Room for `count` results of a chunk."""
-    rows = like.shape[0] if rows is None else rows
-    return like.new_empty(count, min(rows, CHUNK) if like.device.type == "cpu" else rows, like.shape[-1])
+def room(like: Tensor, count: int, rows: int) -> Tensor:
+    """Room for `count` results of a chunk of so many rows, `[count, chunk, vocab]`: scratch."""
+    return scratch("chunk", (count, min(rows, CHUNK) if like.device.type == "cpu" else rows, like.shape[-1]), like)
 
 
 def join(parts: Sequence[Tensor], dim: int = 0) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from adaptive.entropy import row_sum
+from adaptive.scratch import scratch
 
 _BINS = 4096
 _DEEPEST = 60.0
@@ -46,9 +46,12 @@ def edges_by_bins(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor, 
     if not bool(sound.all()):
         shifted = shifted.masked_fill(~sound, 0.0)
     width = (_BINS - 1) / depth.nan_to_num(0.0).clamp_min(1e-30)
-    bins = (shifted * -width).clamp_(max=_BINS - 1).int()
-    masses = weights.new_zeros(len(weights), _BINS, dtype=torch.float64)
-    masses.scatter_add_(-1, bins.long(), weights.double())
+    shape = tuple(shifted.shape)
+    depths = torch.mul(shifted, -width.to(shifted.dtype), out=scratch("depths", shape, shifted)).clamp_(max=_BINS - 1)
+    bins = scratch("bins", shape, shifted, torch.int32).copy_(depths)
+    index = scratch("bins", shape, shifted, torch.int64).copy_(bins)
+    precise = scratch("weights", shape, shifted, torch.float64).copy_(weights)
+    masses = precise.new_zeros(len(weights), _BINS).scatter_add_(-1, index, precise)
     sums = masses.cumsum(-1)
     goal = p * sums[:, -1:]
     place = torch.searchsorted(sums, goal).clamp_(max=_BINS - 1)

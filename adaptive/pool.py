@@ -44,16 +44,18 @@ class Pool:
     """What some rows draw from.
 
     index: rows of the batch; None means all. ids: the tokens that were looked at `[rows, n]`; None means the whole
-    vocabulary. weights: probabilities after temperature, 0 for what is removed; kept: 1 for what is left, else 0, both
-    `[rows, n]`. figures: `FIGURES`, float64 `[6, rows]`. sums: of the weights so far, of a row of few tokens.
+    vocabulary. weights: probabilities after temperature, 0 for what is removed `[rows, n]`. kept: which of those tokens
+    are left `[rows, n]`; of the whole vocabulary None: those of weight above 0, and in rows that are `open`, to which no
+    filter was applied, all. figures: `FIGURES`, float64 `[6, rows]`. sums: of the weights so far, if ids are not None.
     """
 
     index: Tensor | None
     ids: Tensor | None
     weights: Tensor
-    kept: Tensor
+    kept: Tensor | None
     figures: Tensor
     sums: Tensor | None = None
+    open: Tensor | None = None
 
     def draw(self, u: Tensor) -> Tensor:
         """A token of each row by inversion, int64 `[n]`. u: float64 `[n]`, below 1."""
@@ -65,8 +67,8 @@ class Pool:
 
     def holds(self, tokens: Tensor) -> Tensor:
         """Which of the tokens `[rows, n]` can be drawn."""
-        if self.ids is None:
-            return self.kept.gather(-1, tokens) != 0
+        if self.ids is None or self.kept is None:
+            return (self.weights.gather(-1, tokens) > 0) | self.open[:, None]
         return ((tokens[..., None] == self.ids[:, None]) & self.kept[:, None]).any(-1)
 
     def probabilities(self, vocab: int) -> Tensor:
@@ -169,19 +171,20 @@ def whole(ranked: Ranked, rows: Rows, chosen: list[int] | None, setting: Setting
     factor = part(setting.inverse, index).to(z.dtype)[:, None]
     portions = chunks(factor)
     space = room(z, 6, len(factor))
-    results = []
+    weights = z.new_empty(len(factor), z.shape[-1])
+    figures, free = [], []
     for portion in portions:
         members = portion if index is None else index[portion]
         numbers = None if chosen is None and len(portions) == 1 else (chosen or range(len(rows)))[portion]
         here = space[:, : len(factor[portion])]
-        y = torch.mul(ranked.shifted[members], factor[portion], out=here[5])
+        y = ranked.scaled(members, factor[portion], here[5])
         p = torch.softmax(y, -1, out=here[0])
         best = ranked.best.ids[members]
         filtered = _filter(y, p, best, members, numbers, rows, setting, here[2])
-        result = _sum(p, y, filtered, best, here)
-        results.append(result if len(portions) == 1 else tuple(one.clone() for one in result))
-    weights, left, figures = zip(*results, strict=True)
-    return Pool(index, None, join(weights), join(left), join(figures, -1))
+        figures.append(_sum(p, y, filtered, best, here))
+        free.append(torch.full_like(factor[portion][:, 0], not filtered, dtype=torch.bool))
+        weights[portion] = here[3 if filtered else 0]
+    return Pool(index, None, weights, None, join(figures, -1), open=join(free))
 
 
 def _filter(
@@ -224,20 +227,20 @@ def _filter(
     return True
 
 
-def _sum(p: Tensor, y: Tensor, filtered: bool, best: Tensor, here: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(weights, kept, figures) of rows. here: room for five results of their size; p lies in the first, what is kept in
-    the third, and the others come."""
+def _sum(p: Tensor, y: Tensor, filtered: bool, best: Tensor, here: Tensor) -> Tensor:
+    """The figures of rows. here: room for five results of their size: p, p y, what is kept, and of that p and p y. The
+    first and the third are there; the last two are made if something is filtered."""
     torch.mul(p, y, out=here[1])
-    weights, kept, used = p, here[2], here[:3]
+    weights, used = p, here[:3]
     if filtered:
-        weights, used = torch.mul(p, kept, out=here[3]), here[:5]
-        torch.mul(here[1], kept, out=here[4])
+        weights, used = torch.mul(p, here[2], out=here[3]), here[:5]
+        torch.mul(here[1], here[2], out=here[4])
     total, mean, count, *rest = torch.nansum(used, -1).double().unbind()
     mass, inner = rest or (total, mean)
     log_sum = (total / p.gather(-1, best[:, :1])[:, 0]).log_()
     final = (mass / total).log_() + log_sum - inner / mass
     figures = (mass / total, final, count, weights.amax(-1) / mass, log_sum, log_sum - mean / total)
-    return weights, kept, torch.stack(figures)
+    return torch.stack(figures)
 
 
 def part(column: Tensor, index: Tensor | None) -> Tensor:

@@ -67,8 +67,8 @@ class Shaped:
 
     def scaled(self, ids: Tensor) -> Tensor:
         """Log probabilities of tokens `[rows, n]` after temperature, float64."""
-        shifted = self.changed.shifted.gather(-1, ids).double()
-        return shifted * self.inverse[:, None] - self.figures["log_sum"][:, None]
+        shifted = self.changed.logits.gather(-1, ids) - self.changed.best.values[:, :1]
+        return shifted.double().mul_(self.inverse[:, None]).sub_(self.figures["log_sum"][:, None])
 
     def logprob(self, ids: Tensor, drawn: bool = False) -> Tensor:
         """Log probabilities of tokens `[rows, n]` in the distribution to draw from; NaN for what cannot be drawn.
@@ -84,7 +84,8 @@ class Shaped:
                 new = pool.weights.gather(-1, part(ids, pool.index)).log().double()
                 part_of_it = torch.where(part(self.reshaped, pool.index)[:, None], new, part_of_it)
             if not drawn:
-                part_of_it = part_of_it.masked_fill(~pool.holds(part(ids, pool.index)), torch.nan)
+                held = pool.holds(part(ids, pool.index)) & (part_of_it > -torch.inf)
+                part_of_it = part_of_it.masked_fill(~held, torch.nan)
             logs = part_of_it if pool.index is None else logs.index_copy(0, pool.index, part_of_it)
         return logs
 
