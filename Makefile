@@ -7,16 +7,21 @@ STUBS := clients/python/thermostat/v1
 # The oldest grpcio-tools with Python 3.11, so that every later protobuf and grpcio accepts the stubs.
 PROTO_TOOLS := grpcio-tools==1.49.1 protobuf==4.21.12 grpcio==1.49.1 setuptools==65.5.1
 
+# What `make clients` builds, and the clients that it then runs.
+CLIENT_FOLDERS ?= typescript go cpp java ruby previous
+CLIENTS ?= python python-async node browser browser-grpc-web go cpp java ruby python-previous node-previous
+BUILDS := $(CLIENT_FOLDERS:%=build-%)
+
 MODEL ?= embedded
 PORT ?= 50051
 DEVICE ?= auto
 DTYPE ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint format proto clean
+.PHONY: help setup demo serve test clients clients-toolchains $(BUILDS) lint format proto clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with everything in it
 
@@ -38,6 +43,17 @@ serve: $(READY) ## serve: MODEL=embedded|folder|hub name, PORT=, DEVICE=auto|cpu
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest tests
 
+clients: $(READY) $(BUILDS) ## build the clients of every language, and run their examples and the conformance suite
+	CLIENTS="$(CLIENTS)" $(BIN)/python -m pytest tests/conformance
+
+$(BUILDS): build-%: $(READY)
+	$(MAKE) -C clients/$* build check
+
+build-previous: | $(filter build-typescript,$(BUILDS))
+
+clients-toolchains: ## install from Debian what `make clients` lacks
+	sh clients/toolchains.sh
+
 lint: $(READY) ## ruff, mypy, buf
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,20 +61,27 @@ lint: $(READY) ## ruff, mypy, buf
 	cd clients/python && ../../$(BIN)/mypy
 	$(BIN)/buf lint protos
 	$(BIN)/buf format --diff --exit-code protos
+	$(BIN)/buf format --diff --exit-code tests/conformance
+	$(BIN)/buf breaking protos --against protos/released.binpb
+	$(BIN)/python docs/snippets.py --check
 
 format: $(READY) ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/buf format --write protos
+	$(BIN)/buf format --write tests/conformance
+	$(BIN)/python docs/snippets.py
 
 .venv-proto/.ready: Makefile
 	$(PYTHON) -m venv .venv-proto
 	.venv-proto/bin/pip install --quiet --disable-pip-version-check $(PROTO_TOOLS)
 	@touch $@
 
-proto: .venv-proto/.ready ## generate the Python stubs from protos/
+proto: .venv-proto/.ready ## the Python stubs from protos/, and build/thermostat.binpb, the descriptor set
+	@mkdir -p build
 	.venv-proto/bin/python -m grpc_tools.protoc -Iprotos --python_out=clients/python --pyi_out=clients/python \
-		--grpc_python_out=clients/python protos/thermostat/v1/*.proto
+		--grpc_python_out=clients/python \
+		--descriptor_set_out=build/thermostat.binpb --include_imports --include_source_info protos/thermostat/v1/*.proto
 
 clean: ## remove what was set up
-	rm -rf $(VENV) .venv-proto
+	rm -rf $(VENV) .venv-proto build clients/*/build clients/typescript/gen clients/typescript/node_modules

@@ -13,7 +13,7 @@ from torch import Tensor
 from adaptive.moments import Moments, Ranked, rank_and_measure
 
 # exp of this is 0 in float32, and its square is finite: 0 * s and 0 * s * s are 0, as the limits say.
-_LOWEST_LOG_PROBABILITY = -1.0e4
+LOWEST_LOG_PROBABILITY = -1.0e4
 
 
 def upcast(logits: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def upcast(logits: Tensor) -> Tensor:
 
 def log_probabilities(logits: Tensor) -> Tensor:
     """Natural logarithms of the probabilities, `[..., vocab]`; those of impossible tokens are low instead of -inf."""
-    return torch.log_softmax(upcast(logits), -1).clamp_min_(_LOWEST_LOG_PROBABILITY)
+    return torch.log_softmax(upcast(logits), -1).clamp_min_(LOWEST_LOG_PROBABILITY)
 
 
 def row_sum(x: Tensor) -> Tensor:
@@ -34,6 +34,15 @@ def row_sum(x: Tensor) -> Tensor:
     if x.device.type == "cpu" and x.numel() == x.shape[-1] >= 32_768:
         return x.expand(2, *x.shape).sum(-1)[0]
     return x.sum(-1)
+
+
+def power(base: Tensor, exponent: Tensor) -> Tensor:
+    """`base ** exponent` for a base of at least 0 and an exponent above 0 (or a base above 0), in its own way.
+
+    Torch takes the elements of `**` several at a time and the last few one by one, and the two round differently: a
+    row's temperature would depend on its place in the batch. exp and log are the same everywhere.
+    """
+    return (exponent * base.log()).exp()
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -96,11 +105,11 @@ class Statistics:
         return (self.logits > -torch.inf).sum(-1)
 
     def select(self, rows: Tensor) -> "Statistics":
-        """The same of some rows only."""
+        """The same of some of its rows only."""
         columns = (self.entropy, self.varentropy, self.top_prob, self.maximum, self.log_normalizer)
-        return Statistics(
-            *(column[rows] for column in columns), self.source, Moments(*(column[rows] for column in self.moments)), rows
-        )
+        index = rows if self.index is None else self.index[rows]
+        moments = Moments(*(column[rows] for column in self.moments))
+        return Statistics(*(column[rows] for column in columns), self.source, moments, index)
 
 
 def measure(logits: Tensor) -> Statistics:

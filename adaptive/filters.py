@@ -95,7 +95,7 @@ def apply_top_k(logits: Tensor, k: int | Tensor) -> Tensor:
 def apply_top_p(logits: Tensor, p: float | Tensor) -> Tensor:
     """Keep the smallest set of most likely tokens whose mass is at least p. ValueError unless 0 < p <= 1.
 
-    Among equally likely tokens at the edge of the set the higher ids stay, as in Hugging Face.
+    Among equally likely tokens at the edge of the set the higher ids stay; Hugging Face leaves that to its sort.
     """
     columns = torch.as_tensor(p)
     _checked("top_p", p, "above 0 and at most 1", (columns > 0) & (columns <= 1))
@@ -188,7 +188,7 @@ def _apply(kept: Callable[[Tensor, Tensor], Tensor], logits: Tensor, value: floa
 
 def top_k_kept(z: Tensor, k: Tensor, largest: int) -> Tensor:
     """Which tokens top-k keeps. k: whole numbers, NaN keeps all; largest: at least the largest of them."""
-    floor = top_k_floor(z.topk(min(largest, z.shape[-1]), -1).values, k.nan_to_num(1.0).long())
+    floor = top_k_floor(z.topk(min(largest, z.shape[-1]), -1).values, k.nan_to_num(1.0).long().clamp(min=1))
     return (z >= floor) | k.isnan()
 
 
@@ -229,11 +229,10 @@ def top_n_sigma_kept(z: Tensor, n: Tensor) -> Tensor:
     """See apply_top_n_sigma."""
     finite = z > -torch.inf
     count = finite.sum(-1, keepdim=True)
-    top = z.amax(-1, keepdim=True)
-    shifted = (z - top).masked_fill(~finite, 0.0)
-    mean = row_sum(shifted)[..., None] / count
+    shifted = z.double() - z.double().amax(-1, keepdim=True)  # float32 has no room for the squares of large logits
+    mean = row_sum(shifted.masked_fill(~finite, 0.0))[..., None] / count
     variance = row_sum((shifted - mean).masked_fill(~finite, 0.0).square())[..., None] / count
-    return z >= (top - n * variance.sqrt()).to(z.dtype)
+    return shifted >= -n * variance.sqrt()
 
 
 def p_less_kept(z: Tensor) -> Tensor:

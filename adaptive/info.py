@@ -19,7 +19,7 @@ class Fault(enum.IntEnum):
     LOGITS = 1
     """The logits were no distribution, or masks left nothing of it."""
     POLICY = 2
-    """The policy raised, or gave no temperature."""
+    """The policy raised, or gave no temperature or no distribution."""
 
 
 class SamplingInfo(NamedTuple):
@@ -102,24 +102,25 @@ class Columns:
 @dataclass(slots=True)
 class Report:
     """All columns of a step in one float64 tensor `[rows, n]`, which holds their integers exactly: one copy to the
-    host. states: how many columns hold states. faults: what the policies of faulty rows said, by row."""
+    host. states: how many figures the state of each row's policy has. faults: what the policies of faulty rows said,
+    by row."""
 
     packed: Tensor
     vocab_size: int
-    states: int = 0
+    states: list[int]
     faults: dict[int, str] = field(default_factory=dict)
 
     def records(self) -> list[tuple[SamplingInfo, list[Choice]]]:
         """A record and the candidates of each row: the step's one copy from device to host."""
         records = []
-        end = _WIDTH + self.states
-        for row in self.packed.tolist():
+        end = _WIDTH + max(self.states, default=0)
+        for row, figures in zip(self.packed.tolist(), self.states, strict=True):
             values = row[:_WIDTH]
             if values[_FAULT]:
                 values = [0.0 if math.isnan(value) else value for value in values]
             _finish(values, self.vocab_size)
             choices = [Choice(int(row[i]), row[i + 1], row[i + 2]) for i in range(end, len(row), 3)]
-            records.append((SamplingInfo._make([*values, tuple(row[_WIDTH:end])]), choices))
+            records.append((SamplingInfo._make([*values, tuple(row[_WIDTH : _WIDTH + figures])]), choices))
         return records
 
 

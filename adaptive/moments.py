@@ -71,13 +71,20 @@ def _best(logits: Tensor) -> Candidates:
     return best(logits, COUNT if logits.device.type == "cpu" else 1)
 
 
-def tempered(ranked: Ranked, inverse: Tensor, rows: Tensor | None = None, order: int = 1) -> Moments:
+def tempered(
+    ranked: Ranked,
+    inverse: Tensor,
+    rows: Tensor | None = None,
+    order: int = 1,
+    dtype: torch.dtype | None = None,
+) -> Moments:
     """Moments up to `order` of softmax((logits - maximum) * inverse), `[n]`.
 
-    inverse: `[n]`, of these rows, 1 / temperature. rows: which rows; None means all.
+    inverse: `[n]`, of these rows, 1 / temperature. rows: which rows; None means all. dtype: to compute in; the logits'
+    own if not given.
     """
-    factor = inverse.to(ranked.logits.dtype)[:, None]
-    space = room(ranked.logits, order + 2, len(factor))
+    factor = inverse.to(dtype or ranked.logits.dtype)[:, None]
+    space = room(factor.new_empty(0, ranked.logits.shape[-1]), order + 2, len(factor))
     sums = []
     for part in chunks(factor):
         chosen = part if rows is None else rows[part]

@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from adaptive.entropy import power
 from adaptive.parameters import Declared, number, positive
 
 _BASE, _ALLOWED = 1.75, 2
 _GROWTH = 256
+_LONGEST = 50
+"""Text-generation-webui looks no further back for a match."""
 _LARGEST = 1.0e4
 """DRY grows exponentially; beyond this nothing changes any more, and infinity would rule a token out."""
 
@@ -178,10 +181,10 @@ class Repetition:
         """The DRY penalty `[members, vocab]`: what follows an earlier match would make the repetition longer."""
         places = torch.arange(self.tokens.shape[-1], device=z.device)
         begin = self.lengths[:, None] - self.window
-        length = torch.minimum(self.match, (places + 1 - begin).clamp(min=0)).long()
+        length = torch.minimum(self.match, (places + 1 - begin).clamp(min=0, max=_LONGEST)).long()
         # The token after a match; after the last place there is none, and a breaker is never penalised.
         counted = self._written()[:, 1:] & ~self.breaks[:, 1:]
         longest = torch.zeros_like(z, dtype=torch.int64)
         longest.scatter_reduce_(-1, self.tokens[:, 1:], torch.where(counted, length[:, :-1], 0), "amax")
-        grown = self.multiplier * self.base ** (longest - self.allowed).clamp(max=80.0)
+        grown = self.multiplier * power(self.base, longest - self.allowed)
         return torch.where(longest >= self.allowed, grown.clamp(max=_LARGEST), 0.0)

@@ -149,6 +149,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.settings)
 
+    @property
+    def positions(self) -> Tensor:
+        """Position of each row's next token, int64 `[rows]`."""
+        return self.dice.positions
+
     def change(
         self,
         keep: Sequence[int],

@@ -5,22 +5,24 @@ tensors all the way: nothing here loops over rows, and the result of a row does 
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from adaptive.calls import absorb, decide, reshape
 from adaptive.draw import uniform
-from adaptive.entropy import Statistics, measure, row_sum
+from adaptive.entropy import LOWEST_LOG_PROBABILITY, Statistics, measure, row_sum
 from adaptive.filters import CHAIN, Filters
 from adaptive.info import Columns as InfoColumns
 from adaptive.info import Fault, Report, pack, shown
 from adaptive.moments import Ranked, rank
 from adaptive.parameters import ParameterError
 from adaptive.policies import Columns, Control, Fixed, Outcome
+from adaptive.policies.base import LARGEST_VOCABULARY
 from adaptive.pool import Pool, Setting, merged, part, pools
-from adaptive.rows import Group, Rows, RowSettings
+from adaptive.rows import Rows, RowSettings
 
 _DICE = 0x5851F42D4C957F2D
 """Sets the random numbers of xtc apart from those of the draw."""
@@ -40,14 +42,14 @@ class Masks:
 class Shaped:
     """A step before the draw: what was measured and decided, and what is left to draw from.
 
-    changed: after step 2. inverse: 1 / temperature, 1 where greedy. columns: the filters' parameters in force.
+    ranked: the logits after step 2. inverse: 1 / temperature, 1 where greedy. columns: the filters' parameters in force.
     figures: `adaptive.pool.FIGURES`. greedy: rows that take the most likely token, None if there can be none.
-    reshaped: rows whose policy reshapes, None if there are none. All but changed and pools `[rows]`.
+    reshaped: rows whose policy reshapes, None if there are none. All but ranked and pools `[rows]`.
     """
 
     statistics: Statistics
     control: Control
-    changed: Ranked
+    ranked: Ranked
     inverse: Tensor
     columns: Columns
     constraint_mass: Tensor | None
@@ -55,6 +57,11 @@ class Shaped:
     figures: Columns
     greedy: Tensor | None
     reshaped: Tensor | None
+
+    @property
+    def changed(self) -> Tensor:
+        """The logits after step 2, `[rows, vocab]`."""
+        return self.ranked.logits
 
     def draw(self, u: Tensor) -> Tensor:
         """A token of each row, int64 `[rows]`. u: one number in [0, 1) a row."""
@@ -67,7 +74,7 @@ class Shaped:
 
     def scaled(self, ids: Tensor) -> Tensor:
         """Log probabilities of tokens `[rows, n]` after temperature, float64."""
-        shifted = self.changed.logits.gather(-1, ids) - self.changed.best.values[:, :1]
+        shifted = self.ranked.logits.gather(-1, ids) - self.ranked.best.values[:, :1]
         return shifted.double().mul_(self.inverse[:, None]).sub_(self.figures["log_sum"][:, None])
 
     def logprob(self, ids: Tensor, drawn: bool = False) -> Tensor:
@@ -78,20 +85,21 @@ class Shaped:
         logs = self.scaled(ids) - self.figures["kept_mass"].log()[:, None]
         if self.greedy is not None:
             logs = logs.masked_fill(self.greedy[:, None], 0.0)
+        held = torch.zeros_like(logs, dtype=torch.bool)
         for pool in self.pools:
-            part_of_it = part(logs, pool.index)
+            chosen = part(ids, pool.index)
             if self.reshaped is not None and pool.ids is None:  # only rows that look at everything are reshaped
-                new = pool.weights.gather(-1, part(ids, pool.index)).log().double()
-                part_of_it = torch.where(part(self.reshaped, pool.index)[:, None], new, part_of_it)
+                new = pool.weights.gather(-1, chosen).log().double()
+                new = torch.where(part(self.reshaped, pool.index)[:, None], new, part(logs, pool.index))
+                logs = new if pool.index is None else logs.index_copy(0, pool.index, new)
             if not drawn:
-                held = pool.holds(part(ids, pool.index)) & (part_of_it > -torch.inf)
-                part_of_it = part_of_it.masked_fill(~held, torch.nan)
-            logs = part_of_it if pool.index is None else logs.index_copy(0, pool.index, part_of_it)
-        return logs
+                here = pool.holds(chosen) & (part(logs, pool.index) > -torch.inf)
+                held = here if pool.index is None else held.index_copy(0, pool.index, here)
+        return logs if drawn else logs.masked_fill(~held, torch.nan)
 
     def log_probabilities(self) -> Tensor:
         """Logarithms of the distribution to draw from, `[rows, vocab]`; -inf for what cannot be drawn."""
-        whole = self.changed.logits.new_zeros(self.changed.logits.shape)
+        whole = self.ranked.logits.new_zeros(self.ranked.logits.shape)
         for pool in self.pools:
             p = pool.probabilities(whole.shape[-1]).to(whole.dtype)
             whole = p if pool.index is None else whole.index_copy(0, pool.index, p)
@@ -125,7 +133,7 @@ def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     z, constraint_mass = _change(statistics, rows, masks)
     untouched = z is statistics.logits
     changed = statistics.source if untouched else rank(z)
-    control = _decide(statistics, rows)
+    control = decide(statistics, rows)
     temperature = control.temperature.double()
     inverse = temperature.reciprocal().clamp_max_(_COLDEST)  # a temperature near 0 must not make infinity times 0
     greedy = None
@@ -135,7 +143,7 @@ def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     setting = Setting(control, inverse, _filter_columns(control, rows), _xtc_dice(rows), greedy)
     found = pools(changed, statistics.moments if untouched else None, rows, setting)
     figures = merged(found, len(rows))
-    reshaped = _reshape(found, figures, rows)
+    reshaped = _reshaped(found, figures, control, rows)
     return Shaped(
         statistics, control, changed, inverse, setting.columns, constraint_mass, found, figures, greedy, reshaped
     )
@@ -151,7 +159,7 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) ->
     columns = InfoColumns(
         statistics=statistics,
         control=shaped.control,
-        fault=_faults(shaped, rows),
+        fault=faults(shaped),
         filters=rows.shown if shaped.columns is rows.filters else shown(shaped.columns),
         figures=shaped.figures,
         constraint_mass=rows.absent if shaped.constraint_mass is None else shaped.constraint_mass,
@@ -161,7 +169,9 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) ->
         filtered_logprob=filtered,
         larger=_larger(statistics.source, logit),
     )
-    states = _absorb(rows, shaped, columns, ids)
+    states = None
+    if any(group.state for group in rows.groups):
+        states = absorb(rows, _outcome(shaped, columns, ids), columns.fault)
     if rows.repetition is not None:
         rows.repetition.append(tokens[rows.repetition.index])
     rows.dice.advance()
@@ -170,7 +180,8 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) ->
         values, likely = statistics.logits.topk(min(rows.candidates, statistics.vocab_size), -1)
         logs = values - statistics.log_normalizer[:, None]
         choices = torch.stack([likely.double(), logs.double(), shaped.logprob(likely)], -1)
-    return Report(pack(columns, states, choices), statistics.vocab_size, 0 if states is None else states.shape[-1], rows.faults)
+    figures = [len(s.policy.state) for s in rows.settings]
+    return Report(pack(columns, states, choices), statistics.vocab_size, figures, rows.faults)
 
 
 def get_sampling_info(
@@ -239,70 +250,14 @@ def _change(statistics: Statistics, rows: Rows, masks: Masks | None) -> tuple[Te
     return z, mass
 
 
-def _decide(statistics: Statistics, rows: Rows) -> Control:
-    """Step 3: every kind of policy decides for its rows. What a policy has no notion of is NaN."""
-    rows.faults = {}
-    if len(rows.groups) == 1:
-        return _control(rows.groups[0], statistics, rows)
-    absent = torch.full_like(statistics.entropy, torch.nan, dtype=torch.float64)
-    whole = Control(absent)
-    for group in rows.groups:
-        part = _control(group, statistics.select(group.index), rows)
-        for field in fields(Control):
-            values = getattr(part, field.name)
-            if values is not None:
-                before = getattr(whole, field.name)
-                before = absent if before is None else before
-                setattr(whole, field.name, before.index_copy(0, group.index, values.to(absent.dtype)))
-    return whole
-
-
-def _control(group: Group, statistics: Statistics, rows: Rows) -> Control:
-    """The decision of one kind. A policy may be a stranger's: one that raises fails in its own row alone."""
-    try:
-        control = group.kind.control(statistics, group.parameters, group.state)
-        _check_columns(group, temperature=control.temperature)
-    except Exception:
-        control = _control_one_by_one(group, statistics, rows)
-    if not group.kind.sometimes_greedy:
-        control.temperature = torch.where(control.temperature > 0, control.temperature, torch.nan)
-    return control
-
-
-def _check_columns(group: Group, **columns: Tensor) -> None:
-    for name, column in columns.items():
-        if not isinstance(column, Tensor) or column.shape != group.index.shape:
-            raise TypeError(f"{name} must be a tensor of shape {list(group.index.shape)}")
-
-
-def _control_one_by_one(group: Group, statistics: Statistics, rows: Rows) -> Control:
-    """A loop over rows, entered only after a policy has raised, to find the row that it raises for."""
-    temperatures = []
-    for member, row in enumerate(group.rows):
-        one = torch.tensor([member], device=group.index.device)
-        alone = Group(group.kind, [row], one, _select(group.parameters, one), _select(group.state, one))
-        chosen = group.index[one] if statistics.index is None else statistics.index[one]
-        try:
-            control = group.kind.control(statistics.select(one), alone.parameters, alone.state)
-            _check_columns(alone, temperature=control.temperature)
-            temperatures.append(control.temperature)
-        except Exception as fault:
-            rows.faults[row] = f"{type(fault).__name__}: {fault}"[:200]
-            temperatures.append(torch.full_like(chosen, torch.nan, dtype=torch.float64))
-    return Control(torch.cat([t.double() for t in temperatures]))
-
-
-def _select(columns: Columns, index: Tensor) -> Columns:
-    return {name: column[index] for name, column in columns.items()}
-
-
 def _filter_columns(control: Control, rows: Rows) -> Columns:
     """The parameters of the filters in force, `[rows]`: the request's, or what its policy sets in place of them."""
     chosen = {name: getattr(control, name) for name in ("top_k", "top_p", "min_p")}
     if all(column is None for column in chosen.values()):
         return rows.filters
+    most = {"top_k": float(LARGEST_VOCABULARY), "top_p": 1.0, "min_p": 1.0}
     return rows.filters | {
-        name: torch.where(column.isnan(), rows.filters[name], column)
+        name: torch.where(column.isnan(), rows.filters[name], column.clamp(float(name == "top_k"), most[name]))
         for name, column in chosen.items()
         if column is not None
     }
@@ -314,82 +269,40 @@ def _xtc_dice(rows: Rows) -> Tensor | None:
     return uniform(rows.seeds ^ _DICE, rows.dice.positions)
 
 
-def _reshape(found: list[Pool], figures: Columns, rows: Rows) -> Tensor | None:
+def _reshaped(found: list[Pool], figures: Columns, control: Control, rows: Rows) -> Tensor | None:
     """Let the policies that reshape do so to what they draw from; which rows `[rows]` that are, or None."""
-    reshaped = None
-    for group in rows.groups:
-        if not group.kind.reshapes():
-            continue
-        if reshaped is None:
-            reshaped = torch.zeros(len(rows), dtype=torch.bool, device=group.index.device)
-        reshaped[group.index] = True
-        pool = found[-1]  # rows of such a policy take the long way, which comes last
-        here = group.index if pool.index is None else torch.searchsorted(pool.index, group.index)
-        before = pool.weights[here]
-        q = group.kind.reshape(before / row_sum(before)[:, None], group.parameters, group.state).to(before.dtype)
-        pool.weights[here] = q
-        figures["final_entropy"][group.index] = -row_sum(torch.xlogy(q, q)).double()
-        figures["top_token_prob"][group.index] = q.amax(-1).double()
+    if not any(group.kind.reshapes() for group in rows.groups):
+        return None
+    pool = found[-1]  # rows of such a policy take the long way, which comes last
+    reshaped = reshape(pool.weights, pool.index, control, rows)
+    q = pool.weights
+    changed = part(reshaped, pool.index)
+    new = {"final_entropy": -row_sum(torch.where(q > 0, q * q.log(), 0.0)), "top_token_prob": q.amax(-1)}
+    for name, column in new.items():
+        column = torch.where(changed, column.double(), part(figures[name], pool.index))
+        figures[name] = column if pool.index is None else figures[name].index_copy(0, pool.index, column)
     return reshaped
 
 
-def _faults(shaped: Shaped, rows: Rows) -> Tensor:
-    """Why a row cannot be drawn, `[rows]`, float64."""
+def faults(shaped: Shaped) -> Tensor:
+    """Why each row cannot be drawn: a `Fault`, `[rows]`, float64."""
     temperature, maximum = shaped.control.temperature, shaped.statistics.maximum
-    if shaped.changed is not shaped.statistics.source:
-        maximum = maximum + shaped.changed.best.values[:, 0]
+    if shaped.ranked is not shaped.statistics.source:
+        maximum = maximum + shaped.ranked.best.values[:, 0]
     if maximum.device.type == "cpu" and math.isfinite(float((maximum + temperature).sum())):
         return torch.zeros_like(maximum)
     undecided = torch.where(temperature.isfinite(), float(Fault.NONE), float(Fault.POLICY))
     return torch.where(maximum.isfinite(), undecided, float(Fault.LOGITS))
 
 
-def _absorb(rows: Rows, shaped: Shaped, columns: InfoColumns, drawn: Tensor) -> Tensor | None:
-    """Step 7: the states `[rows, most figures]` after the draw, NaN where a policy has fewer; None where all have none.
-    Faults are noted."""
-    width = max((len(group.kind.state) for group in rows.groups), default=0)
-    if not width:
-        return None
-    states = torch.full((len(rows), width), torch.nan, dtype=torch.float64, device=drawn.device)
-    outcome = _outcome(shaped, columns, drawn)
-    for group in rows.groups:
-        if not group.state:
-            continue
-        part = Outcome(*(getattr(outcome, field.name)[group.index].double() for field in fields(Outcome)))
-        try:
-            group.state = _renewed(group, part)
-        except Exception:
-            _absorb_one_by_one(group, part, rows, columns.fault)
-        for place, value in enumerate(group.kind.state):
-            states[group.index, place] = group.state[value.name]
-    return states
-
-
 def _outcome(shaped: Shaped, columns: InfoColumns, drawn: Tensor) -> Outcome:
     figures = shaped.figures
     after = torch.where(columns.filtered_logprob.isnan(), 0.0, figures["kept_mass"].log())
     kept_surprisal = after - shaped.scaled(drawn)[:, 0]
-    return Outcome(shaped.statistics.entropy, figures["final_entropy"], -columns.logprob, kept_surprisal)
-
-
-def _renewed(group: Group, outcome: Outcome) -> Columns:
-    state = group.kind.absorb(group.parameters, group.state, outcome)
-    _check_columns(group, **{value.name: state[value.name] for value in group.kind.state})
-    return {name: column.double() for name, column in state.items()}
-
-
-def _absorb_one_by_one(group: Group, outcome: Outcome, rows: Rows, fault: Tensor) -> None:
-    """A loop over rows, entered only after a policy has raised, to find the row that it raises for."""
-    for member, row in enumerate(group.rows):
-        one = torch.tensor([member], device=group.index.device)
-        alone = Group(group.kind, [row], one, _select(group.parameters, one), _select(group.state, one))
-        part = Outcome(*(getattr(outcome, field.name)[one] for field in fields(Outcome)))
-        try:
-            for name, column in _renewed(alone, part).items():
-                group.state[name] = group.state[name].index_copy(0, one, column)
-        except Exception as raised:
-            rows.faults[row] = f"{type(raised).__name__}: {raised}"[:200]
-            fault[row] = int(Fault.POLICY)
+    # Of a token that the model rules out (only scoring meets one) no mean would recover.
+    surprisal = -columns.logprob.clamp_min(LOWEST_LOG_PROBABILITY)
+    kept_surprisal = kept_surprisal.clamp_max(-LOWEST_LOG_PROBABILITY)
+    return Outcome(shaped.statistics.entropy, figures["final_entropy"], surprisal, kept_surprisal)
 
 
 def _report_greedy(figures: Columns, greedy: Tensor) -> None:

@@ -6,26 +6,28 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from server.access.callers import read_callers
-from server.access.interceptor import Door
-from server.access.reload import Refreshable, Watched, keep_fresh, refresh
-from server.access.tls import CertificateFiles, Certificates
+from server.access.guard import Guard
 from server.config import Config
 from server.engine.engine import LocalEngine
-from server.engine.events import Failed, Finished
+from server.engine.events import Cause, Failed, Finished
 from server.engine.loading import ModelSource, free_memory, load
 from server.engine.model import Model
 from server.engine.request import GenerationRequest, Stopping
 from server.engine.scheduler import Limits
 from server.prompts import Prompts
-from server.service import GenerationService, ModelService, Streams
-from server.sight.ledger import Book, Ledger, RequestLog
+from server.service import GenerationService, ModelService
+from server.sight.sight import Sight
+from server.streams import Streams
 from thermostat.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc
+
+if TYPE_CHECKING:
+    from server.web import Web
 
 _log = logging.getLogger(__name__)
 _SERVICES = tuple(
@@ -39,11 +41,16 @@ _OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
+    # A client that vanished without a word is found out, and its row freed, within forty seconds.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
 )
 # Shares of the free memory that KV may take when nobody says. On the CPU it is only touched as it is used.
 _KV_SHARE = {"cpu": 0.25, "cuda": 0.8}
 _CHUNK = {"cpu": 256, "cuda": 2048}
-_FRESH_SECONDS = 1.0
+_LAST_WORDS_SECONDS = 1.0
+"""What streams get to read their end after the engine died."""
+_LAST_STEP_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -56,8 +63,10 @@ class App:
     health: health.aio.HealthServicer
     address: str
     engine_ended: asyncio.Event
-    watched: list[Refreshable]
-    background: list[asyncio.Task]
+    guard: Guard
+    sight: Sight
+    watchdog: asyncio.Task
+    web: "Web | None"
 
 
 def find_limits(config: Config, model: Model) -> Limits:
@@ -70,41 +79,57 @@ def find_limits(config: Config, model: Model) -> Limits:
     return Limits(config.max_rows, tokens, config.prefill_chunk or _CHUNK[kind])
 
 
+def web_port(config: Config) -> "Web | None":
+    """The port for browsers, if one is wanted. OSError if it cannot be had."""
+    if config.web_port is None:
+        return None
+    try:
+        from server.web import Web
+    except ImportError as lack:
+        raise RuntimeError(f"a web port needs thermostat-server[web]: {lack}") from None
+    return Web(config.host, config.web_port, config.web_origin)
+
+
 async def start(config: Config) -> App:
     """Load, listen, warm up, and only then say SERVING. RefusedModel if the model cannot be served."""
     loop = asyncio.get_running_loop()
-    watched: list[Refreshable] = []
-    books: list[Book] = [RequestLog()]
-    # Before the model, which may take minutes: whatever is wrong with these files is told at once.
-    doors, certificates = _doors(config, watched), _certificates(config, watched)
+    # Before the model, which may take minutes: whatever is wrong here is told at once.
+    guard, streams = Guard(config), Streams(loop, config.stall_timeout)
+    sight = Sight(config, streams.deliver)
     source = ModelSource(
         config.model, config.revision, config.device, config.dtype, config.trust_remote_code, config.context_length
     )
     model, tokenizer = load(source)
     model.name = config.model_name or config.model.rstrip("/").rsplit("/", 1)[-1]
     limits = find_limits(config, model)
-    streams = Streams(loop)
     ended = asyncio.Event()
     engine = LocalEngine(
-        model, tokenizer.token_bytes, limits, config.max_queue, streams.deliver, _from_thread(loop, ended)
-    )
+        model, tokenizer.token_bytes, limits, config.max_queue, sight.deliver, _from_thread(loop, ended),
+        config.max_per_client,
+    )  # fmt: skip
     options = (*_OPTIONS, ("grpc.max_receive_message_length", config.max_message_bytes))
-    server = grpc.aio.server(options=options, interceptors=[Ledger(books), *doors])
+    server = grpc.aio.server(options=options, interceptors=[sight.interceptor, *guard.interceptors])
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     prompts = Prompts(tokenizer, model.vocab_size, model.context_length)
-    generation = GenerationService(model, tokenizer, prompts, engine, streams)
+    generation = GenerationService(model, tokenizer, prompts, sight.around(engine), streams, config.max_duration)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(model, tokenizer, prompts, limits, config), server)
     if config.reflects:
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    address = _listen(server, config, certificates)
-    background = [loop.create_task(keep_fresh(watched, _FRESH_SECONDS))]
-    app = App(server, engine, generation, servicer, address, ended, watched, background)
+    watchdog = loop.create_task(_watch(engine, streams, ended, config.step_timeout))
+    web = web_port(config)
+    if web is not None:
+        server.add_insecure_port(web.target)
+    app = App(server, engine, generation, servicer, guard.listen(server), ended, guard, sight, watchdog, web)
     await _set_health(app, health_pb2.HealthCheckResponse.NOT_SERVING)
     engine.start()
     await server.start()
     await _warm_up(engine, streams)
+    sight.start(limits.rows, limits.kv_tokens, model=model.name, dtype=model.dtype, device=str(model.device))
+    guard.keep_fresh()
+    if web is not None:
+        await web.start()
     await _set_health(app, health_pb2.HealthCheckResponse.SERVING)
     _log.info(
         "serving %s (%s, %s, %s): %d rows, %d KV tokens, context %d",
@@ -113,44 +138,19 @@ async def start(config: Config) -> App:
     return app
 
 
-def _doors(config: Config, watched: list[Refreshable]) -> list[grpc.aio.ServerInterceptor]:
-    """Who is asked for a token, and how the tokens stay fresh."""
-    if (path := config.tokens) is None:
-        return []
-    callers: Watched = Watched("tokens", [path], lambda: read_callers(path, callers.value if watched else None))
-    watched.append(callers)
-    return [Door(lambda: callers.value)]
-
-
-def _certificates(config: Config, watched: list[Refreshable]) -> Certificates | None:
-    """What TLS is served with."""
-    if config.tls_cert is None or config.tls_key is None:
-        return None
-    certificates = Certificates(CertificateFiles(config.tls_cert, config.tls_key, config.tls_client_ca))
-    watched.append(certificates)
-    return certificates
-
-
-def _listen(server: grpc.aio.Server, config: Config, certificates: Certificates | None) -> str:
-    """Open the socket; the address that clients connect to."""
-    if config.uds is not None:
-        server.add_insecure_port(f"unix:{config.uds}")
-        return f"unix:{config.uds}"
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    wanted = f"{host}:{config.port}"
-    if certificates is None:
-        return f"{host}:{server.add_insecure_port(wanted)}"
-    return f"{host}:{server.add_secure_port(wanted, certificates.credentials())}"
-
-
-async def stop(app: App, grace: float) -> None:
-    """Refuse what is new, let what runs finish within `grace` seconds, end."""
-    app.generation.draining = True
+async def stop(app: App, grace: float, delay: float = 0.0) -> None:
+    """Say NOT_SERVING, go on for `delay` seconds while word gets round, refuse what is new, let what runs finish within
+    `grace` seconds, end."""
     await app.health.enter_graceful_shutdown()
+    await asyncio.sleep(delay)
+    app.generation.draining = True
     await app.server.stop(grace)
-    for task in app.background:
-        task.cancel()
-    await asyncio.to_thread(app.engine.stop)
+    await app.sight.stop()
+    app.watchdog.cancel()
+    if app.web is not None:
+        await app.web.stop()
+    # A step that hangs does not end for being asked to; the process ends around it.
+    await asyncio.to_thread(app.engine.stop, _LAST_STEP_SECONDS)
 
 
 async def serve(config: Config) -> int:
@@ -159,6 +159,10 @@ async def serve(config: Config) -> int:
     sys.setswitchinterval(0.0005)
     app = await start(config)
     print(f"listening on {app.address}", flush=True)
+    if app.sight.address:
+        print(f"metrics on {app.sight.address}", flush=True)
+    if app.web is not None:
+        print(f"web on {app.web.address}", flush=True)
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def signalled() -> None:
@@ -170,14 +174,23 @@ async def serve(config: Config) -> int:
     hurry: list[asyncio.Task] = []
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, signalled)
-    loop.add_signal_handler(signal.SIGHUP, refresh, app.watched)
+    loop.add_signal_handler(signal.SIGHUP, app.guard.refresh)
     waits = [loop.create_task(asked.wait()), loop.create_task(app.engine_ended.wait())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     died = app.engine_ended.is_set()
-    await stop(app, 1.0 if died else config.grace)
+    await stop(app, *((_LAST_WORDS_SECONDS, 0.0) if died else (config.grace, config.drain_delay)))
     for wait in waits:
         wait.cancel()
     return int(died)
+
+
+async def _watch(engine: LocalEngine, streams: Streams, ended: asyncio.Event, seconds: float) -> None:
+    """Treat an engine whose step hangs as dead, so that clients and the supervisor can go on."""
+    while not engine.hangs(seconds):
+        await asyncio.sleep(min(1.0, seconds / 4))
+    _log.critical("a step has taken longer than %g s: the engine hangs", seconds)
+    streams.fail_all(Failed("the engine hangs", Cause.UNAVAILABLE))
+    ended.set()
 
 
 def _from_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> Callable[[], None]:
@@ -195,9 +208,9 @@ async def _set_health(app: App, status: int) -> None:
 
 async def _warm_up(engine: LocalEngine, streams: Streams) -> None:
     """One real generation through the whole engine. RuntimeError if it fails."""
-    queue = streams.open("warm-up")
+    stream = streams.open("warm-up", engine)
     engine.submit(GenerationRequest("warm-up", (0,), stopping=Stopping(max_output_tokens=2, ignore_eos=True)))
-    while not isinstance(event := await queue.get(), Finished):
+    while not isinstance(event := await stream.get(), Finished):
         if isinstance(event, Failed):
             raise RuntimeError(f"the warm-up generation failed: {event.message}")
     streams.close("warm-up")

@@ -83,6 +83,16 @@ def permission_denied(caller: str, method: str) -> RequestError:
     return RequestError(grpc.StatusCode.PERMISSION_DENIED, "METHOD_DENIED", message, metadata={"method": method})
 
 
+def stalled(message: str) -> RequestError:
+    """ABORTED for a reader that does not read; its generation can be resumed."""
+    return RequestError(grpc.StatusCode.ABORTED, "READER_STALLED", message)
+
+
+def too_long(message: str) -> RequestError:
+    """DEADLINE_EXCEEDED by the server's own limit."""
+    return RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "SERVER_TIME_LIMIT", message)
+
+
 def unavailable(message: str) -> RequestError:
     """UNAVAILABLE with a time to come back."""
     return RequestError(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", message, retry_seconds=2.0)

@@ -1,67 +1,57 @@
 """The gRPC handlers: read the request, hand it to the engine, stream what comes back."""
 
 import asyncio
-import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import grpc
 
 from server import __version__
+from server.access.interceptor import CALLER
 from server.config import Config
 from server.convert.policies import policy_descriptions
 from server.convert.requests import read_breakers, read_request, read_score, tokens_per_message, wants_info
 from server.convert.responses import finished_message, output_message, started_message
-from server.engine.engine import Engine, EngineDown, QueueFull, TooLarge
-from server.engine.events import Drawn, Event, Failed, Finished, Started
+from server.engine.engine import Engine, TooLarge
+from server.engine.events import Cause, Drawn, Failed, Finished, Started
+from server.engine.inbox import EngineDown, QueueFull
 from server.engine.model import Model
 from server.engine.request import GenerationRequest
 from server.engine.scheduler import Limits
 from server.engine.tokenizer import Tokenizer
-from server.errors import Violation, internal, invalid, not_found, queue_full, reporting, unavailable
+from server.errors import (
+    Violation,
+    internal,
+    invalid,
+    not_found,
+    queue_full,
+    reporting,
+    stalled,
+    too_long,
+    unavailable,
+)
 from server.prompts import Prompts
+from server.streams import Stream, Streams
 from thermostat.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc
-
-_log = logging.getLogger(__name__)
-
-
-class Streams:
-    """Carries events from the engine's thread to the handlers: one call into the event loop a step, for everyone."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._queues: dict[str, asyncio.Queue[Event]] = {}
-
-    def open(self, request_id: str) -> asyncio.Queue[Event]:
-        """The queue on which the events of a request will come."""
-        queue: asyncio.Queue[Event] = asyncio.Queue()
-        self._queues[request_id] = queue
-        return queue
-
-    def close(self, request_id: str) -> None:
-        """Drop what still comes for a request."""
-        self._queues.pop(request_id, None)
-
-    def deliver(self, events: list[tuple[str, Event]]) -> None:
-        """Called on the engine's thread."""
-        try:
-            self._loop.call_soon_threadsafe(self._hand_out, events)
-        except RuntimeError:  # the loop has closed: nobody listens any more
-            _log.debug("%d events came after the end", len(events))
-
-    def _hand_out(self, events: list[tuple[str, Event]]) -> None:
-        for request_id, event in events:
-            queue = self._queues.get(request_id)
-            if queue is not None:
-                queue.put_nowait(event)
 
 
 class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
     """Generate and Score. Admission is the engine's; nothing is sent before the first token."""
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, prompts: Prompts, engine: Engine, streams: Streams) -> None:
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        prompts: Prompts,
+        engine: Engine,
+        streams: Streams,
+        max_seconds: float | None = None,
+    ) -> None:
         self._model = model
+        self._max_seconds = max_seconds
         self._token_bytes = tokenizer.token_bytes
         self._prompts = prompts
         self._engine = engine
@@ -72,29 +62,34 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[generation_pb2.GenerateResponse]:
         """Stream one generation."""
-        async for event in self._stream(request, context, self._read_generation):
-            yield generation_pb2.GenerateResponse(**event)
+        async with aclosing(self._stream(request, context, self._read_generation)) as events:
+            async for event in events:
+                yield generation_pb2.GenerateResponse(**event)
 
     async def Score(
         self, request: generation_pb2.ScoreRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[generation_pb2.ScoreResponse]:
         """Stream the sampling info of a given text."""
-        async for event in self._stream(request, context, self._read_scoring):
-            yield generation_pb2.ScoreResponse(**event)
+        async with aclosing(self._stream(request, context, self._read_scoring)) as events:
+            async for event in events:
+                yield generation_pb2.ScoreResponse(**event)
 
     async def _stream(
         self, request: Any, context: grpc.aio.ServicerContext, read: Callable[[Any], Awaitable[GenerationRequest]]
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any]]:
         """The events of one stream, by the names of their fields."""
         async with reporting(context):
             if self.draining:
                 raise unavailable("the server is shutting down")
             check_model(request.model, self._model.name)
-            generation = await read(request)
-            queue = self._streams.open(generation.id)
+            client = CALLER.get() or _host(context.peer())
+            if self._engine.full(client):  # told before any work is done for it
+                raise queue_full("too many generations run or wait already")
+            generation = replace(await read(request), client=client)
+            stream = self._streams.open(generation.id, self._engine)
             try:
                 self._submit(generation)
-                async for event in self._respond(request, generation, queue):
+                async for event in self._respond(request, generation, stream):
                     yield event
             finally:
                 # A cancel, a deadline and a lost connection all arrive here; the row is free within one step.
@@ -137,25 +132,43 @@ class GenerationService(generation_pb2_grpc.GenerationServiceServicer):
             raise invalid([Violation("stopping.max_output_tokens", f"is too large: {large}")]) from large
 
     async def _respond(
-        self, request: Any, generation: GenerationRequest, queue: asyncio.Queue[Event]
+        self, request: Any, generation: GenerationRequest, stream: Stream
     ) -> AsyncIterator[dict[str, Any]]:
         gather, with_info = tokens_per_message(request), wants_info(request)
         drawn: list[Drawn] = []
+        ends = None if self._max_seconds is None else asyncio.get_running_loop().time() + self._max_seconds
         while True:
-            event = await queue.get()
+            try:
+                async with asyncio.timeout_at(ends):
+                    event = await stream.get()
+            except TimeoutError:
+                raise too_long(f"the server lets a generation take {self._max_seconds:g} s") from None
             rest = event.text if isinstance(event, Finished) else ""
             if isinstance(event, Started):
                 yield {"started": started_message(generation, event, self._model.name)}
             elif isinstance(event, Drawn):
                 drawn.append(event)
             elif isinstance(event, Failed):
-                raise unavailable(event.message) if event.unavailable else internal(event.message)
+                raise _FAILURES[event.cause](event.message)
             if len(drawn) >= gather or (isinstance(event, Finished) and (drawn or rest)):
                 yield {"output": output_message(drawn, rest, self._token_bytes, with_info)}
                 drawn = []
             if isinstance(event, Finished):
                 yield {"finished": finished_message(event)}
                 return
+
+
+_FAILURES = {
+    Cause.FAULT: internal,
+    Cause.UNAVAILABLE: unavailable,
+    Cause.DISPLACED: queue_full,
+    Cause.STALLED: stalled,
+}
+
+
+def _host(peer: str) -> str:
+    """The address of a peer without its port: "ipv4:10.0.0.7:51234" is one client with all its connections."""
+    return peer.rpartition(":")[0] or peer
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):

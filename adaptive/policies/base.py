@@ -10,6 +10,7 @@ from torch import Tensor
 from adaptive.entropy import Statistics
 from adaptive.parameters import Declared, positive
 
+LARGEST_VOCABULARY = 1 << 31
 Columns = dict[str, Tensor]
 """Named float64 tensors `[rows]`: parameters or state of the rows of one kind of policy."""
 
@@ -91,8 +92,8 @@ class Policy(Declared):
 
     @property
     def largest_top_k(self) -> int:
-        """The largest top_k that its control can set, for a policy that sets filters."""
-        return 1
+        """The largest top_k that its control can set, for a policy that sets filters: what need not be sorted."""
+        return LARGEST_VOCABULARY
 
     def initial_state(self) -> dict[str, float]:
         """State of a request before its first token, a number for each name in `state`."""

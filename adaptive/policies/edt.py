@@ -38,6 +38,7 @@ class Edt(Policy):
 
     @classmethod
     def control(cls, statistics: Statistics, parameters: Columns, state: Columns) -> Control:
-        theta = parameters["theta"]
-        power = torch.where(theta > 0, theta / statistics.entropy.clamp_min(0.0), 0.0)  # 0 / 0 is no power
-        return within(parameters["base_temperature"] * parameters["base"] ** power, parameters)
+        # N ** (theta / H) = exp(theta ln N / H); where theta is 0 or N is 1 there is no effect, even at entropy 0.
+        drive = parameters["theta"] * parameters["base"].log()
+        effect = torch.where(drive < 0, drive / statistics.entropy, 0.0)
+        return within(parameters["base_temperature"] * effect.exp(), parameters)

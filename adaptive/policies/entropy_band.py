@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from adaptive.entropy import Statistics
+from adaptive.entropy import Statistics, power
 from adaptive.parameters import choice, number, positive
 from adaptive.policies.base import (
     Columns,
@@ -61,6 +61,6 @@ class EntropyBand(Policy):
         share_of_possible = h / statistics.possible.clamp_min(2).log()
         h = torch.where(kind == 0, h, torch.where(kind == 1, share_of_vocabulary, share_of_possible))
         low, high = parameters["low_entropy"], parameters["high_entropy"]
-        x = ((h - low) / (high - low)).clamp(0.0, 1.0) ** parameters["exponent"]
+        x = power(((h - low) / (high - low)).clamp(0.0, 1.0), parameters["exponent"])
         cold, hot = parameters["temperature_at_low"], parameters["temperature_at_high"]
         return within(cold + (hot - cold) * x, parameters)

@@ -1,5 +1,6 @@
 """A controller that holds entropy or surprisal at a setpoint over the run."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -58,7 +59,7 @@ class EntropyFeedback(Policy):
     def absorb(cls, parameters: Columns, state: Columns, outcome: Outcome) -> Columns:
         columns = torch.stack([getattr(outcome, measure).double() for measure in MEASURES])
         measured = columns.gather(0, parameters["measure"].long()[None])[0]
-        keep = 0.5 ** (1.0 / parameters["half_life"])
+        keep = (-math.log(2.0) / parameters["half_life"]).exp()
         weight = keep * state["weight"] + (1.0 - keep)
         # The mean of what was seen, not of a zero before it: each token's share is its own weight of all so far.
         mean = state["mean"] + (measured - state["mean"]) * (1.0 - keep) / weight

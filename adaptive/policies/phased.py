@@ -104,7 +104,7 @@ class Course:
         """ParameterError if `state` is not one of this policy's."""
         self._whole = policy
         self._phases = policy.phases if isinstance(policy, Phased) else (Phase(policy),)
-        self._states: list[dict[str, float]] = [phase.policy.initial_state() for phase in self._phases]
+        self._states = [_first_state(phase.policy) for phase in self._phases]
         self.phase, self.tokens, self._in_a_row, self._text = 0, 0, 0, ""
         if state is not None:
             self._restore(state)
@@ -172,6 +172,8 @@ class Course:
         if state.policy != self._whole.name:
             raise ParameterError([("policy", f"must be {self._whole.name}, the request's policy")])
         if not self.phased:
+            if state.phases:
+                raise ParameterError([("phases", f"must be unset: {state.policy} has no phases")])
             self._states[0] = _checked(self.policy, state.values, "values")
             return
         values = _checked(self._whole, state.values, "values")
@@ -186,6 +188,12 @@ class Course:
             if nested is not None and nested.policy not in ("", phase.policy.name):
                 raise ParameterError([(f"phases[{i}].policy", f"must be {phase.policy.name}")])
             self._states[i] = _checked(phase.policy, given, f"phases[{i}].values")
+
+
+def _first_state(policy: Policy) -> dict[str, float]:
+    """A policy may be a stranger's: whatever it can get wrong on its own is found here, before it joins others."""
+    int(policy.largest_top_k)
+    return _checked(policy, policy.initial_state(), "initial_state")
 
 
 def _checked(policy: Policy, values: dict[str, float], path: str) -> dict[str, float]:

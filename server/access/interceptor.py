@@ -33,9 +33,9 @@ class Door(grpc.aio.ServerInterceptor):
         caller = self._callers().find(_bearer(handler_call_details.invocation_metadata))
         if caller is None:
             return _refusing(unauthenticated())
+        CALLER.set(caller.name)
         if not caller.may_call(method):
             return _refusing(permission_denied(caller.name, method))
-        CALLER.set(caller.name)
         handler = await continuation(handler_call_details)
         return _gated(handler, caller) if handler is not None and handler.unary_stream is not None else handler
 

@@ -64,6 +64,8 @@ def output_message(
             )
             if not math.isnan(choice.filtered_logprob):
                 candidate.filtered_logprob = choice.filtered_logprob
+    if drawn and drawn[-1].state is not None and not with_info:
+        fill_state(output.policy_state, drawn[-1].state)
     return output
 
 

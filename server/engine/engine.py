@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -13,8 +13,9 @@ from torch import Tensor
 import adaptive
 from adaptive import Rows
 from server.engine.detokenizer import TokenBytes
-from server.engine.events import Event, Failed, Finished
+from server.engine.events import Cause, Event, Failed, Finished
 from server.engine.generation import Generation, Scoring, Stage
+from server.engine.inbox import Displace, Inbox, Verb
 from server.engine.kv_cache import RowCache
 from server.engine.model import Model, Piece
 from server.engine.request import GenerationRequest
@@ -24,14 +25,6 @@ Deliver = Callable[[list[tuple[str, Event]]], None]
 """Takes all events of a step, with the ids of their requests. Called on the engine's thread; must not block."""
 
 _log = logging.getLogger(__name__)
-
-
-class QueueFull(Exception):
-    """Nothing more can wait; the request was not taken."""
-
-
-class EngineDown(Exception):
-    """The engine does not run, or no longer."""
 
 
 class TooLarge(Exception):
@@ -58,12 +51,21 @@ class Engine(Protocol):
     def cancel(self, request_id: str) -> None:
         """Forget a request, wherever it is, within one step. No event follows. Unknown ids are ignored."""
 
+    def hold(self, request_id: str) -> None:
+        """Let a generation pause within one step, until `release`. Unknown ids are ignored."""
+
+    def release(self, request_id: str) -> None:
+        """Let it go on."""
+
+    def full(self, client: str) -> bool:
+        """Whether `submit` would refuse a request of this client now."""
+
     def state(self) -> State:
         """What the engine is doing now."""
 
 
 class LocalEngine:
-    """The engine on this machine's model. `submit`, `cancel` and `state` may be called from any thread."""
+    """The engine on this machine's model. All but `start` and `stop` may be called from any thread."""
 
     def __init__(
         self,
@@ -73,18 +75,16 @@ class LocalEngine:
         max_queue: int,
         deliver: Deliver,
         ended: Callable[[], None] = lambda: None,
+        max_per_client: int | None = None,
     ) -> None:
         self._model = model
         self._token_bytes = token_bytes
         self._deliver = deliver
         self._ended = ended
         self._scheduler = Scheduler(limits)
-        self._capacity = limits.rows + max_queue
-        self._inbox: deque[GenerationRequest | str] = deque()
-        self._wake = threading.Event()
-        self._lock = threading.Lock()
-        self._alive = False
+        self._inbox = Inbox(limits.rows + max_queue, max_per_client)
         self._stopping = False
+        self._busy_since: float | None = None
         self._steps = 0
         # Below: the engine thread's own. Row i of the sampler belongs to _members[i].
         self._generations: dict[str, Generation] = {}
@@ -92,20 +92,20 @@ class LocalEngine:
         self._members: list[Generation] = []
         self._rows = Rows([], model.device)
         self._last = torch.zeros(0, dtype=torch.int64, device=model.device)
-        self._live = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
         """Start the engine thread."""
-        self._alive = True
+        self._inbox.open = True
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the engine thread after the step in progress; what is unfinished fails."""
+    def stop(self, seconds: float | None = None) -> bool:
+        """End the engine thread after the step in progress; what is unfinished fails. Whether it ended in time."""
         self._stopping = True
-        self._wake.set()
+        self._inbox.wake.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def submit(self, request: GenerationRequest) -> None:
         room = self._model.context_length - len(request.prompt)
@@ -113,22 +113,29 @@ class LocalEngine:
         need = len(request.prompt) + min(request.stopping.max_output_tokens, room) - 1
         if need > self._scheduler.limits.kv_tokens:
             raise TooLarge(f"it can need {need} tokens of KV memory; there are {self._scheduler.limits.kv_tokens}")
-        with self._lock:
-            if not self._alive:
-                raise EngineDown("the engine does not run")
-            if self._live >= self._capacity:
-                raise QueueFull(f"{self._live} generations run or wait already")
-            self._live += 1
-            self._inbox.append(request)
-        self._wake.set()
+        self._inbox.submit(request)
+
+    def full(self, client: str) -> bool:
+        return self._inbox.full(client)
 
     def cancel(self, request_id: str) -> None:
-        self._inbox.append(request_id)
-        self._wake.set()
+        self._inbox.tell(Verb.CANCEL, request_id)
+
+    def hold(self, request_id: str) -> None:
+        self._inbox.tell(Verb.HOLD, request_id)
+
+    def release(self, request_id: str) -> None:
+        self._inbox.tell(Verb.RELEASE, request_id)
 
     def state(self) -> State:
         running = self._scheduler.running
-        return State(self._alive, running, max(0, self._live - running), self._scheduler.kv_tokens, self._steps)
+        waiting = max(0, self._inbox.live - running)
+        return State(self._inbox.open, running, waiting, self._scheduler.kv_tokens, self._steps)
+
+    def hangs(self, seconds: float) -> bool:
+        """Whether the step in progress takes longer than this."""
+        since = self._busy_since
+        return self._inbox.open and since is not None and time.monotonic() - since > seconds
 
     # The rest runs on the engine thread.
 
@@ -137,18 +144,19 @@ class LocalEngine:
         try:
             with torch.inference_mode():
                 while not self._stopping:
-                    self._wake.clear()
+                    self._inbox.wake.clear()
+                    self._busy_since = time.monotonic()
                     self._take_messages()
                     if not self._step():
-                        self._wake.wait()
+                        self._busy_since = None
+                        self._inbox.wake.wait()
         except BaseException as died:
             fault = died
             _log.critical("the engine died", exc_info=died)
-        with self._lock:
-            self._alive = False
+        self._inbox.open = False
         self._take_messages()
         reason = "the engine stopped" if fault is None else "the engine failed"
-        self._deliver([(request_id, Failed(reason, unavailable=True)) for request_id in self._generations])
+        self._deliver([(request_id, Failed(reason, Cause.UNAVAILABLE)) for request_id in self._generations])
         self._ended()
 
     def _step(self) -> bool:
@@ -166,12 +174,29 @@ class LocalEngine:
         return True
 
     def _take_messages(self) -> None:
-        while self._inbox:
-            message = self._inbox.popleft()
+        for message in self._inbox.messages():
             if isinstance(message, GenerationRequest):
                 self._open(message)
-            elif message in self._generations:
-                self._retire(self._generations[message])
+            elif isinstance(message, Displace):
+                self._displace(message)
+            elif message[1] in self._generations:
+                self._obey(message[0], self._generations[message[1]])
+
+    def _obey(self, verb: Verb, generation: Generation) -> None:
+        if verb is Verb.CANCEL:
+            self._retire(generation)
+        else:
+            generation.held = verb is Verb.HOLD
+
+    def _displace(self, client: str) -> None:
+        """Let the last that this client has waiting make room, if any still waits."""
+        waiting = self._scheduler.waiting.get(client)
+        if waiting:
+            last = waiting[-1]
+            self._retire(last)
+            told = "the queue is full, and others have less in it"
+            self._deliver([(last.id, Failed(told, Cause.DISPLACED))])
+        self._inbox.displaced()
 
     def _open(self, request: GenerationRequest) -> None:
         kind = Generation if request.scored_from is None else Scoring
@@ -179,8 +204,7 @@ class LocalEngine:
             generation = kind(request, self._model.context_length, self._model.eos, self._token_bytes)
         except Exception:
             _log.exception("generation %s could not begin", request.id)
-            with self._lock:
-                self._live -= 1
+            self._inbox.forget(request.client)
             self._deliver([(request.id, Failed("a fault of the server, before the first token"))])
             return
         self._generations[request.id] = generation
@@ -190,8 +214,7 @@ class LocalEngine:
         self._scheduler.retire(generation)
         del self._generations[generation.id]
         self._caches.pop(generation.id, None)
-        with self._lock:
-            self._live -= 1
+        self._inbox.forget(generation.request.client)
 
     def _settle(self) -> None:
         """Take the rows of generations that have ended out of the sampler; give new policies to those that turned."""
@@ -250,6 +273,8 @@ class LocalEngine:
         if joining:
             self._rows = self._rows.change(range(len(self._members)), [g.settings for g in joining])
             self._members = self._members + joining
+            for generation in joining:
+                generation.turned = False
         events: list[tuple[str, Event]] = []
         drawing = len(self._members)
         if drawing:

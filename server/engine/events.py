@@ -85,15 +85,25 @@ class Finished:
     resume: Resume | None
 
 
+class Cause(enum.Enum):
+    """Why a generation went wrong."""
+
+    FAULT = "fault"
+    """Of the server, or of the model."""
+    UNAVAILABLE = "unavailable"
+    """The engine is gone; another try may work."""
+    DISPLACED = "displaced"
+    """It had to make room in the queue for a client with less; another try may work."""
+    STALLED = "stalled"
+    """Its reader did not read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The end of a generation that went wrong. Others are not touched.
-
-    unavailable: the engine is gone; another try may work.
-    """
+    """The end of a generation that went wrong. Others are not touched."""
 
     message: str
-    unavailable: bool = False
+    cause: Cause = Cause.FAULT
 
 
 Event = Started | Drawn | Finished | Failed

@@ -21,6 +21,8 @@ class Stage(enum.Enum):
     WAITING = "waiting"
     PREFILLING = "prefilling"
     DECODING = "decoding"
+    PAUSED = "paused"
+    """Its reader is too slow: it keeps its KV memory, and its place in the batch is free for others."""
     DONE = "done"
 
 
@@ -28,6 +30,7 @@ class Generation:
     """A request in the engine. Owned by the engine thread.
 
     turned: whether the next token is drawn under another policy than the last; the engine sees to it and clears it.
+    held: whether it should pause, because its reader is too slow.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Generation:
         self.prefilled = 0
         self.tokens = list(request.resume.tokens)
         self.turned = False
+        self.held = False
         room = context_length - len(request.prompt)
         self.limit = min(request.stopping.max_output_tokens, room)
         self._ends_by = (
@@ -63,8 +67,8 @@ class Generation:
 
     @property
     def given(self) -> int:
-        """Tokens that are computed before one is drawn: the prompt, and those of a resume."""
-        return len(self.request.prompt) + len(self.request.resume.tokens)
+        """Tokens that are computed before the next is drawn: the prompt, and those drawn so far."""
+        return len(self.request.prompt) + len(self.tokens)
 
     @property
     def output_tokens(self) -> int:
@@ -212,6 +216,10 @@ class Scoring(Generation):
         self.limit = len(request.prompt) - self.first
         for token in request.prompt[: self.first]:
             self._detokenizer.feed(token_bytes(token))
+
+    @property
+    def given(self) -> int:
+        return len(self.request.prompt)
 
     @property
     def kv_tokens(self) -> int:

@@ -52,7 +52,7 @@ class GenerationRequest:
     """One generation. prompt: token ids, at least one. seed: unsigned 64 bits. arrival: on the monotonic clock.
 
     breakers: tokens that break a repetition, for DRY. scored_from: if set, nothing is drawn, and the tokens of `prompt`
-    from there on are scored.
+    from there on are scored. client: whose it is; clients share the engine fairly.
     """
 
     id: str
@@ -69,4 +69,5 @@ class GenerationRequest:
     form: Form | None = None
     rules: tuple[Rule, ...] = ()
     scored_from: int | None = None
+    client: str = ""
     arrival: float = field(default_factory=time.monotonic)

@@ -1,6 +1,6 @@
 """Who waits, who runs, and what the next step does. Knows neither torch nor grpc."""
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from server.engine.generation import Generation, Scoring, Stage
@@ -36,12 +36,12 @@ class Chunk:
         """The tokens themselves."""
         prompt = self.generation.request.prompt
         if self.replays:
-            return self.generation.request.resume.tokens[self.start - len(prompt) : self.stop - len(prompt)]
+            return tuple(self.generation.tokens[self.start - len(prompt) : self.stop - len(prompt)])
         return prompt[self.start : self.stop]
 
     @property
     def replays(self) -> bool:
-        """Whether these are tokens that had been drawn."""
+        """Whether these are tokens that had been drawn: of a resume, or the last one before a pause."""
         return self.start >= len(self.generation.request.prompt)
 
     @property
@@ -69,15 +69,18 @@ class Plan:
 
 
 class Scheduler:
-    """First come, first served. A generation is admitted when a row is free and all the KV memory that it can come
-    to need; so nothing that runs is ever put back."""
+    """Who runs, and who is next. A generation is admitted when a row is free and all the KV memory that it can come to
+    need; so nothing that runs is ever put back. Of those that wait, the client with the fewest running comes first, and
+    each client's come in their order; nobody overtakes a large one whose turn it is."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.waiting: deque[Generation] = deque()
+        self.waiting: dict[str, deque[Generation]] = {}
+        self.paused: list[Generation] = []
         self.prefilling: list[Generation] = []
         self.decoding: list[Generation] = []
         self.kv_tokens = 0
+        self._running: Counter[str] = Counter()
 
     @property
     def running(self) -> int:
@@ -86,19 +89,22 @@ class Scheduler:
 
     def add(self, generation: Generation) -> None:
         """Queue a generation."""
-        self.waiting.append(generation)
+        self.waiting.setdefault(generation.request.client, deque()).append(generation)
 
     def admit(self) -> list[Generation]:
-        """Give rows to those that wait, in their order, while there is room; the ones admitted."""
+        """Give rows to those that return from a pause, then to those that wait, while there is room; the new ones."""
+        self._pause_and_return()
         admitted = []
-        while self.waiting and self.running < self.limits.rows:
-            if self.kv_tokens + self.waiting[0].kv_tokens > self.limits.kv_tokens:
+        while self.running < self.limits.rows and self.waiting:
+            client = min(self.waiting, key=lambda name: (self._running[name], self.waiting[name][0].request.arrival))
+            generation = self.waiting[client][0]
+            if self.kv_tokens + generation.kv_tokens > self.limits.kv_tokens:
                 break
-            generation = self.waiting.popleft()
-            generation.stage = Stage.PREFILLING
+            self._unqueue(generation)
             generation.admitted()
             self.kv_tokens += generation.kv_tokens
-            self.prefilling.append(generation)
+            self._running[client] += 1
+            self._start(generation)
             admitted.append(generation)
         return admitted
 
@@ -107,6 +113,8 @@ class Scheduler:
         plan = Plan(list(self.decoding))
         room = self.limits.chunk
         for generation in self.prefilling:
+            if generation.held:
+                continue
             chunk = self._next_chunk(generation)
             if chunk.stop - chunk.start > room:
                 break
@@ -115,15 +123,6 @@ class Scheduler:
         # What draws comes before what is scored, as the rows of the sampler do.
         plan.chunks.sort(key=lambda chunk: isinstance(chunk.generation, Scoring))
         return plan
-
-    def _next_chunk(self, generation: Generation) -> Chunk:
-        start, prompt = generation.prefilled, len(generation.request.prompt)
-        size = self.limits.chunk
-        if isinstance(generation, Scoring):
-            size = min(size, SCORED_IN_SEQUENCE if generation.sequential else SCORED_AT_ONCE)
-        if start < prompt:
-            return Chunk(generation, start, min(start + size, prompt))
-        return Chunk(generation, start, min(start + min(REPLAYED_AT_ONCE, size), generation.given))
 
     def advance(self, chunk: Chunk) -> None:
         """Note that a prompt piece has been computed; a complete prompt starts to decode. What is scored does not: it
@@ -137,8 +136,45 @@ class Scheduler:
     def retire(self, generation: Generation) -> None:
         """Free what a generation holds, wherever it is."""
         if generation.stage is Stage.WAITING:
-            self.waiting.remove(generation)
+            self._unqueue(generation)
         elif generation.stage is not Stage.DONE:
-            (self.prefilling if generation.stage is Stage.PREFILLING else self.decoding).remove(generation)
+            for place in (self.prefilling, self.decoding, self.paused):
+                if generation in place:
+                    place.remove(generation)
             self.kv_tokens -= generation.kv_tokens
+            self._running[generation.request.client] -= 1
+            if not self._running[generation.request.client]:
+                del self._running[generation.request.client]
         generation.stage = Stage.DONE
+
+    def _pause_and_return(self) -> None:
+        """Take those that are held out of the batch. One no longer held comes back as soon as a row is free; its last
+        token is computed as if it were the last of a resume."""
+        for generation in [g for g in self.decoding if g.held]:
+            self.decoding.remove(generation)
+            self.paused.append(generation)
+            generation.stage = Stage.PAUSED
+        for generation in [g for g in self.paused if not g.held]:
+            if self.running < self.limits.rows:
+                self.paused.remove(generation)
+                generation.prefilled = generation.given - 1
+                self._start(generation)
+
+    def _start(self, generation: Generation) -> None:
+        generation.stage = Stage.PREFILLING
+        self.prefilling.append(generation)
+
+    def _unqueue(self, generation: Generation) -> None:
+        client = generation.request.client
+        self.waiting[client].remove(generation)
+        if not self.waiting[client]:
+            del self.waiting[client]
+
+    def _next_chunk(self, generation: Generation) -> Chunk:
+        start, prompt = generation.prefilled, len(generation.request.prompt)
+        size = self.limits.chunk
+        if isinstance(generation, Scoring):
+            size = min(size, SCORED_IN_SEQUENCE if generation.sequential else SCORED_AT_ONCE)
+        if start < prompt:
+            return Chunk(generation, start, min(start + size, prompt))
+        return Chunk(generation, start, min(start + min(REPLAYED_AT_ONCE, size), generation.given))

@@ -19,10 +19,13 @@ _PREFIX = "/thermostat."
 
 @dataclass(slots=True)
 class Entry:
-    """A call. began: on the monotonic clock. seconds: how long it took. figures: of its generation, by name."""
+    """A call. began: on the monotonic clock. seconds: how long it took. figures: of its generation, by name.
+
+    trace: what it brought of W3C's trace context.
+    """
 
     method: str
-    metadata: Mapping[str, str]
+    trace: Mapping[str, str]
     began: float = field(default_factory=time.monotonic)
     caller: str = ""
     peer: str = ""
@@ -102,8 +105,8 @@ class Ledger(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith(_PREFIX):
             return handler
-        metadata = {k: v for k, v in handler_call_details.invocation_metadata if isinstance(v, str)}
-        entry = Entry(handler_call_details.method, metadata)
+        trace = {k: v for k, v in handler_call_details.invocation_metadata if k in ("traceparent", "tracestate")}
+        entry = Entry(handler_call_details.method, trace)
         return self._streaming(handler, entry) if handler.unary_stream else self._answering(handler, entry)
 
     def _streaming(self, handler: grpc.RpcMethodHandler, entry: Entry) -> grpc.RpcMethodHandler:

@@ -66,7 +66,7 @@ def test_every_figure_against_the_float64_oracle(vocab):
             assert info.token_id == int(row.argmax())
             continue
         f = wish.filters
-        expected = oracle.step(row.numpy(), info.temperature, f.top_k, f.top_p, f.min_p)
+        expected = oracle.step(row.numpy(), info.temperature, top_k=f.top_k, top_p=f.top_p, min_p=f.min_p)
         for name in (
             "original_entropy",
             "varentropy",

@@ -46,7 +46,8 @@ class FakeServer(
     """Set when the server sees that a running generation was cancelled."""
 
     def __enter__(self) -> FakeServer:
-        self.health = health.HealthServicer()
+        # Its way that does not block deadlocks when a status is set while a client watches.
+        self.health = health.HealthServicer(experimental_non_blocking=False)
         self._server = grpc.server(ThreadPoolExecutor(8))
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(self, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(self, self._server)

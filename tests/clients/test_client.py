@@ -147,6 +147,7 @@ def test_dropping_the_last_reference_cancels_the_call(client: Client, server: Fa
 def test_cancel_from_another_thread_ends_the_loop_with_cancelled(client: Client, server: FakeServer) -> None:
     server.endless = True
     generation = client.generate("def ")
+    next(generation)
     threading.Timer(0.05, generation.cancel).start()
     with pytest.raises(Cancelled):
         list(generation)
@@ -165,9 +166,22 @@ def test_unavailable_before_the_first_token_is_tried_again(client: Client, serve
     assert len(server.requests) == 2
 
 
-def test_unavailable_after_the_first_token_is_not_tried_again(client: Client, server: FakeServer) -> None:
+def test_a_stream_that_breaks_is_taken_up_with_what_was_seen_of_it(client: Client, server: FakeServer) -> None:
     server.failures = [Failure(grpc.StatusCode.UNAVAILABLE, "draining", after=3)]
-    with pytest.raises(Unavailable, match="draining"):
+    events = list(client.generate("def ", seed=3))
+    seen = [token for event in events if isinstance(event, Output) for token in event.tokens]
+    first, second = server.requests
+    count = len(second.resume.token_ids)
+    assert count > 0
+    assert list(second.resume.token_ids) == [token.token_id for token in seen[:count]]
+    assert list(second.resume.recent_entropy) == [token.sampling_info.original_entropy for token in seen[:count]]
+    assert (first.text, first.seed, second.text, second.seed) == ("def ", 3, "def ", events[0].seed)
+    assert sum(isinstance(event, Started) for event in events) == 1
+
+
+def test_taking_up_a_stream_can_be_switched_off(server: FakeServer) -> None:
+    server.failures = [Failure(grpc.StatusCode.UNAVAILABLE, "draining", after=3)]
+    with Client(server.target, resume_seconds=0) as client, pytest.raises(Unavailable, match="draining"):
         list(client.generate("def "))
     assert len(server.requests) == 1
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from adaptive import Filters, Fixed, Greedy
-from server.engine.engine import EngineDown, QueueFull, TooLarge
-from server.engine.events import Drawn, Failed, Finished, FinishReason, Started
+from server.engine.engine import TooLarge
+from server.engine.events import Cause, Drawn, Failed, Finished, FinishReason, Started
+from server.engine.inbox import EngineDown, QueueFull
 from server.engine.request import GenerationRequest, Stopping
 from tests.fakes import EOS, VOCAB, FakeModel, Harness, counting
 
@@ -218,7 +219,7 @@ def test_an_engine_that_dies_fails_every_stream_and_takes_nothing_more(monkeypat
 
         monkeypatch.setattr(module.adaptive, "step", die)
         until(lambda: isinstance(harness.events["endless"][-1], Failed))
-        assert harness.events["endless"][-1].unavailable
+        assert harness.events["endless"][-1].cause is Cause.UNAVAILABLE
         with pytest.raises(EngineDown):
             harness.engine.submit(request("late"))
         assert not harness.engine.state().alive
@@ -238,3 +239,31 @@ def test_the_same_seed_gives_the_same_tokens_alone_and_in_company():
         harness.run(*(request(str(i), (i + 1,), Fixed(2.0)) for i in range(3)), ask("crowd"), ask("queued"))
     assert harness.tokens("alone") == harness.tokens("crowd") == harness.tokens("queued")
     assert len(set(harness.tokens("alone"))) > 3
+
+
+def test_a_held_generation_stands_still_and_then_goes_on_with_the_same_tokens():
+    def spread(tokens):
+        return torch.randn(VOCAB, generator=torch.Generator().manual_seed(hash(tuple(tokens)) % 2**31))
+
+    def ask(name):
+        stopping = Stopping(max_output_tokens=40, ignore_eos=True)
+        return GenerationRequest(name, (3, 1), Fixed(1.3), stopping=stopping, seed=11)
+
+    with Harness(FakeModel(spread), rows=1) as harness:
+        harness.run(ask("uncut"))
+        deliver, waiting = harness.engine._deliver, threading.Event()
+
+        def hold_at_seven(events):
+            deliver(events)
+            if len(harness.tokens("held")) == 7:
+                harness.engine.hold("held")
+                waiting.set()
+
+        harness.engine._deliver = hold_at_seven
+        harness.engine.submit(ask("held"))
+        assert waiting.wait(10)
+        harness.run(request("other"))
+        assert len(harness.tokens("held")) == 7, "its row was free for another meanwhile"
+        harness.engine.release("held")
+        until(lambda: isinstance(harness.events["held"][-1], Finished))
+    assert harness.tokens("held") == harness.tokens("uncut")

@@ -76,3 +76,45 @@ def test_everything_is_freed_whatever_leaves_when(work):
         scheduler.retire(g)
         scheduler.retire(g)  # a second time changes nothing
     assert (scheduler.running, scheduler.kv_tokens, len(scheduler.waiting)) == (0, 0, 0)
+
+
+def ask(client, name="", prompt=4, most=4):
+    request = GenerationRequest(name, (1,) * prompt, stopping=Stopping(max_output_tokens=most), client=client)
+    return Generation(request, 100, frozenset(), lambda token: b"")
+
+
+def test_one_clients_thousand_do_not_starve_anothers_one():
+    """Of those that wait, the client with the fewest running is next; each client's own come in their order."""
+    scheduler = Scheduler(Limits(rows=2, kv_tokens=10_000, chunk=8))
+    for i in range(1000):
+        scheduler.add(ask("many", f"many {i}"))
+    assert [g.id for g in scheduler.admit()] == ["many 0", "many 1"]
+    scheduler.add(ask("one", "one 0"))
+    scheduler.add(ask("two", "two 0"))
+    scheduler.retire(scheduler.prefilling[0])
+    assert [g.id for g in scheduler.admit()] == ["one 0"]
+    scheduler.retire(scheduler.prefilling[1])
+    assert [g.id for g in scheduler.admit()] == ["two 0"]
+    scheduler.retire(scheduler.prefilling[1])
+    assert [g.id for g in scheduler.admit()] == ["many 2"]
+
+
+def test_a_held_generation_keeps_its_memory_and_gives_up_its_row():
+    scheduler = Scheduler(Limits(rows=1, kv_tokens=100, chunk=8))
+    slow, next_one = ask("a", "slow"), ask("b", "next")
+    scheduler.add(slow)
+    scheduler.admit()
+    scheduler.advance(scheduler.plan().chunks[0])
+    slow.tokens.append(5)
+    slow.held = True
+    scheduler.add(next_one)
+    assert scheduler.admit() == [next_one]
+    assert slow.stage is Stage.PAUSED
+    assert scheduler.kv_tokens == slow.kv_tokens + next_one.kv_tokens
+    slow.held = False
+    assert scheduler.admit() == []
+    assert slow.stage is Stage.PAUSED, "the row is not free yet"
+    scheduler.retire(next_one)
+    scheduler.admit()
+    (chunk,) = scheduler.plan().chunks
+    assert (chunk.tokens, chunk.replays, chunk.completes) == ((5,), True, True)

@@ -84,7 +84,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     write(authority.issue_cert("127.0.0.1"), folder, "server")
     (folder / "tokens.toml").write_text(TOKENS)
     arguments = ["--tls-cert", folder / "server.pem", "--tls-key", folder / "server.key"]
-    arguments += ["--tokens", folder / "tokens.toml", "--log-level", "debug"]
+    arguments += ["--tokens", folder / "tokens.toml", "--uds", folder / "socket", "--log-level", "debug"]
     with process(*map(str, arguments), log=folder / "log") as (running, address):
         yield Secure(address, folder, authority, running)
 
@@ -124,6 +124,7 @@ def test_a_caller_may_call_only_the_services_of_its_table(secure):
     assert raised.value.code is grpc.StatusCode.PERMISSION_DENIED
     assert raised.value.reason == "METHOD_DENIED"
     assert raised.value.metadata == {"method": "/thermostat.v1.GenerationService/Generate"}
+    assert eventually(lambda: "code=PERMISSION_DENIED" in secure.log() and "caller=bob" in secure.log())
 
 
 def test_a_caller_with_its_generations_running_and_waiting_is_refused_with_a_time(secure):
@@ -198,6 +199,15 @@ def test_new_tokens_are_taken_without_a_restart_and_bad_ones_are_not(secure):
     assert lets_in(ALICE)
 
 
+def test_a_unix_socket_beside_tls_answers_a_probe_in_plain_text_and_asks_others_for_tokens_too(secure):
+    where = f"unix:{secure.folder / 'socket'}"
+    assert CliRunner().invoke(main, ["--server", where, "health"]).output == "serving\n"
+    with Client(where, token=ALICE) as client:
+        assert client.model().name == "embedded"
+    with Client(where) as client, pytest.raises(AccessDenied):
+        client.model()
+
+
 def test_the_command_talks_tls_with_a_token(secure):
     flags = ["--server", secure.address, "--tls-ca", str(secure.folder / "ca.pem")]
     runner = CliRunner(env={"THERMOSTAT_TOKEN": ALICE})
@@ -250,7 +260,7 @@ def test_mutual_tls_serves_those_with_a_certificate_and_no_others(tmp_path):
 
 def test_a_unix_socket_serves_its_owner(tmp_path):
     path = tmp_path / "thermostat.sock"
-    with process("--uds", str(path), "--log-level", "warning") as (_, address):
+    with process("--uds", str(path), "--no-tcp", "--log-level", "warning") as (_, address):
         assert address == f"unix:{path}"
         assert not path.stat().st_mode & 0o022  # to connect is to write
         with Client(address) as client:
@@ -264,7 +274,7 @@ def test_a_unix_socket_serves_its_owner(tmp_path):
         (["--host", "::"], "lets others connect"),
         (["--tls-cert", "{file}"], "--tls-cert and --tls-key belong together"),
         (["--tls-client-ca", "{file}"], "--tls-client-ca needs --tls-cert"),
-        (["--uds", "/tmp/x", "--tls-cert", "{file}", "--tls-key", "{file}"], "--uds is for this machine alone"),
+        (["--no-tcp"], "--no-tcp needs --uds"),
         (["--tls-cert", "{file}", "--tls-key", "{file}"], "the certificate cannot be used"),
         (["--tokens", "{file}"], r"the tokens cannot be used: .*names no caller"),
     ],
@@ -286,6 +296,11 @@ def test_a_message_above_the_limit_is_refused_and_the_next_one_is_served(tmp_pat
     ):
         with pytest.raises(Overloaded, match="larger than max"):
             list(client.generate("x" * 3000))
+        with (
+            Client(address, metadata=[("x-much", "x" * 100_000)]) as other,
+            pytest.raises(Overloaded, match="metadata"),
+        ):
+            other.model()
         assert client.count_tokens("x" * 300).token_count
         with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as raised:
             ProtoReflectionDescriptorDatabase(channel).get_services()

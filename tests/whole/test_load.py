@@ -119,7 +119,9 @@ def test_sigterm_lets_running_streams_finish_and_a_second_is_quick():
         stream = client.generate("def ", max_output_tokens=300, ignore_eos=True)
         next(stream)
         running.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
+        time.sleep(0.1)
+        assert list(client.generate("def ", max_output_tokens=5)), "word has not got round: still served"
+        time.sleep(0.6)
         with pytest.raises(Unavailable):
             list(client.generate("def ", max_output_tokens=5, timeout=5))
         assert isinstance(list(stream)[-1], Finished)

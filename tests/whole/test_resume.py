@@ -92,6 +92,10 @@ def test_a_form_goes_on_where_it_was(client):
             {"resume": Resume(token_ids=[1], policy_state=PolicyState(policy="mirostat", values={"mu": float("nan")}))},
             "resume.policy_state.values.mu",
         ),
+        (
+            {"resume": Resume(token_ids=[1], policy_state=PolicyState(policy="mirostat", phases=[STATE]))},
+            "resume.policy_state.phases",
+        ),
         ({"constraint": {"regex": "x+"}, "ignore_eos": None}, "constraint.regex"),
     ],
 )

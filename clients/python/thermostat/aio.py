@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,12 @@ import grpc
 import grpc.aio
 
 from thermostat.channel import HEALTH_SERVING, HEALTH_WATCH, OPTIONS, call_metadata, health_request, health_status
-from thermostat.errors import Unavailable, cancelled, error_from, translated
+from thermostat.errors import ThermostatError, Unavailable, cancelled, error_from, translated
 from thermostat.events import Event, Output, unwrap
+from thermostat.progress import Progress
 from thermostat.request import GenerateOptions, Prompt, ScoreOptions, count_request, generate_request, score_request
 from thermostat.v1 import generation_pb2_grpc, model_pb2, model_pb2_grpc
+from thermostat.v1.generation_pb2 import GenerateRequest
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -29,26 +31,45 @@ class AsyncGeneration(AsyncIterator[Event]):
     cancelled sees asyncio.CancelledError as always.
     """
 
-    def __init__(self, call: Any) -> None:
-        self._call = call
+    def __init__(self, begin: Callable[[Any], Any], request: Any, progress: Progress | None = None) -> None:
+        self._begin = begin
+        self._progress = progress
         self._cancelled = False
+        self._call: Any = None
+        self._call = begin(request)
 
     def cancel(self) -> None:
         """Cancel the call. Does nothing if it has ended."""
         self._cancelled = self._call.cancel() or self._cancelled
 
     async def __anext__(self) -> Event:
-        try:
-            with translated():
-                while (response := await self._call.read()) is not grpc.aio.EOF:
-                    if (event := unwrap(response)) is not None:
-                        return event
-        except asyncio.CancelledError:
-            if not self._cancelled:
-                raise
-        if self._cancelled:
-            raise cancelled()
-        raise StopAsyncIteration
+        while True:
+            try:
+                with translated():
+                    while (response := await self._call.read()) is not grpc.aio.EOF:
+                        event = unwrap(response)
+                        if event is not None and self._progress is not None:
+                            event = self._progress.take(event)
+                        if event is not None:
+                            return event
+            except asyncio.CancelledError:
+                if not self._cancelled:
+                    raise
+            except ThermostatError as error:
+                await self._go_on(error)
+                continue
+            if self._cancelled:
+                raise cancelled()
+            raise StopAsyncIteration
+
+    async def _go_on(self, error: ThermostatError) -> None:
+        """Begin again where the stream broke; raises the error if that is not to be."""
+        wait = None if self._progress is None or self._cancelled else self._progress.wait(error)
+        if wait is None or self._progress is None:
+            raise error
+        await asyncio.sleep(wait)
+        if not self._cancelled:
+            self._call = self._begin(self._progress.request())
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return _Loop(self)
@@ -62,7 +83,8 @@ class AsyncGeneration(AsyncIterator[Event]):
         self.cancel()
 
     def __del__(self) -> None:
-        self._call.cancel()
+        if self._call is not None:
+            self._call.cancel()
 
 
 class _Loop(AsyncIterator[Event]):
@@ -97,6 +119,7 @@ class AsyncClient:
         token: str | None = None,
         metadata: Sequence[tuple[str, str]] = (),
         options: Sequence[tuple[str, int | str]] = (),
+        resume_seconds: float = 30.0,
     ) -> None:
         arguments = [*OPTIONS, *options]
         self._channel = (
@@ -105,21 +128,24 @@ class AsyncClient:
             else grpc.aio.insecure_channel(target, arguments)
         )
         self._metadata = call_metadata(metadata, token)
+        self._resume_seconds = resume_seconds
         self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
         self._model = model_pb2_grpc.ModelServiceStub(self._channel)
         self._health = self._channel.unary_stream(HEALTH_WATCH, None, health_status)
 
     def generate(
-        self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
+        self, prompt: Prompt | GenerateRequest, *, timeout: float | None = None, **options: Unpack[GenerateOptions]
     ) -> AsyncGeneration:
         """Continue a prompt; to be iterated with `async for`. Arguments as of `Client.generate`."""
         request = generate_request(prompt, options)
-        return AsyncGeneration(self._generation.Generate(request, timeout=timeout, metadata=self._metadata))
+        return AsyncGeneration(
+            self._until(self._generation.Generate, timeout), request, Progress(request, self._resume_seconds)
+        )
 
     def score(self, text: Prompt, *, timeout: float | None = None, **options: Unpack[ScoreOptions]) -> AsyncGeneration:
         """Read a text, token by token. Arguments as of `Client.score`."""
         request = score_request(text, options)
-        return AsyncGeneration(self._generation.Score(request, timeout=timeout, metadata=self._metadata))
+        return AsyncGeneration(self._until(self._generation.Score, timeout), request)
 
     async def text(self, prompt: Prompt, *, timeout: float | None = None, **options: Unpack[GenerateOptions]) -> str:
         """The whole text that `generate` gives."""
@@ -179,6 +205,16 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connection; calls that run are cancelled."""
         await self._channel.close()
+
+    def _until(self, method: Any, timeout: float | None) -> Callable[[Any], Any]:
+        """Begins a call, or begins it again, within one deadline."""
+        end = None if timeout is None else time.monotonic() + timeout
+
+        def begin(request: Any) -> Any:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            return method(request, timeout=left, metadata=self._metadata)
+
+        return begin
 
     async def __aenter__(self) -> Self:
         return self

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import grpc
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 _MEBIBYTE = 1024 * 1024
-_SERVICE_CONFIG = {
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "methodConfig": [
-        {
-            "name": [{"service": "thermostat.v1.GenerationService"}, {"service": "thermostat.v1.ModelService"}],
-            # Safe for Generate too: the server sends nothing before the first token, and after it gRPC retries no more.
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 3,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ],
-}
+# Round robin, health and retries: one file for the clients of all languages. Retries are safe for Generate too: the
+# server sends nothing before the first token, and after it gRPC retries no more.
+_SERVICE_CONFIG = files(__package__).joinpath("service_config.json").read_text()
 
 OPTIONS: list[tuple[str, int | str]] = [
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.service_config", _SERVICE_CONFIG),
     ("grpc.enable_retries", 1),
     ("grpc.max_receive_message_length", 64 * _MEBIBYTE),
     ("grpc.keepalive_time_ms", 60_000),  # finds a dead peer while a long generation waits

@@ -19,6 +19,7 @@ from thermostat.channel import tls
 from thermostat.client import Client, Generation
 from thermostat.events import Event
 from thermostat.flags import PolicyWords, given, prompt_flags, read_prompt, request_flags, score_flags
+from thermostat.operate import health, top
 from thermostat.request import Prompt
 from thermostat.run import Run
 from thermostat.together import together
@@ -255,6 +256,10 @@ def tokens(
     except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     click.echo(_line(found) if as_json else found.token_count)
+
+
+main.add_command(health)
+main.add_command(top)
 
 
 def _begin(client: Client, prompt: Prompt, options: dict[str, Any]) -> Generation:

@@ -105,8 +105,12 @@ class ScoreOptions(Options, total=False):
     """How many tokens at the beginning are prompt and not scored. Default 1."""
 
 
-def generate_request(prompt: Prompt, options: Mapping[str, Any]) -> GenerateRequest:
+def generate_request(prompt: Prompt | GenerateRequest, options: Mapping[str, Any]) -> GenerateRequest:
     """The request for a prompt and `GenerateOptions`. TypeError for an option that does not exist."""
+    if isinstance(prompt, GenerateRequest):
+        if options:
+            raise TypeError("a GenerateRequest is whole: it takes no further options")
+        return prompt
     request = GenerateRequest()
     _set_prompt(request, prompt, options.get("add_generation_prompt"))
     _set_options(request, options, (request, request.filters, request.stopping, request.response_options))

@@ -183,12 +183,14 @@ class GenerateResponse(_message.Message):
     def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ...) -> None: ...
 
 class Output(_message.Message):
-    __slots__ = ["text_delta", "tokens"]
+    __slots__ = ["policy_state", "text_delta", "tokens"]
+    POLICY_STATE_FIELD_NUMBER: _ClassVar[int]
     TEXT_DELTA_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    policy_state: _policy_pb2.PolicyState
     text_delta: str
     tokens: _containers.RepeatedCompositeFieldContainer[Token]
-    def __init__(self, text_delta: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ...) -> None: ...
+    def __init__(self, text_delta: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., policy_state: _Optional[_Union[_policy_pb2.PolicyState, _Mapping]] = ...) -> None: ...
 
 class Penalties(_message.Message):
     __slots__ = ["dry_allowed_length", "dry_base", "dry_multiplier", "dry_sequence_breakers", "dry_window", "frequency", "presence", "repetition"]

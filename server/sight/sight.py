@@ -1,0 +1,61 @@
+"""All that an operator sees of one server, put together from its settings."""
+
+import asyncio
+from collections.abc import Callable
+
+from server.config import Config
+from server.engine.engine import Deliver, Engine, LocalEngine
+from server.sight.ledger import Book, Ledger, RequestLog
+from server.sight.metrics import Metrics
+
+_ADD_UP_SECONDS = 0.25
+
+
+class Sight:
+    """Made first, then given the engine; `start` once all else runs.
+
+    deliver: what the engine delivers to. address: where the metrics are; None without.
+    """
+
+    def __init__(self, config: Config, deliver: Deliver) -> None:
+        """RuntimeError if tracing is asked for and its packages are not there."""
+        self._config = config
+        self._metrics = None if config.metrics_port is None else Metrics(deliver)
+        self.deliver = deliver if self._metrics is None else self._metrics.meter.deliver
+        self.address: str | None = None
+        self._task: asyncio.Task | None = None  # kept, or it would be collected while it runs
+        self._ends: list[Callable[[], None]] = []
+        books: list[Book] = [RequestLog()] if self._metrics is None else [RequestLog(), self._metrics]
+        if config.tracing:
+            books.insert(0, self._tracing())
+        self.interceptor = Ledger(books)
+
+    def around(self, engine: LocalEngine) -> Engine:
+        """The engine that the service sees."""
+        if self._metrics is None:
+            return engine
+        self._metrics.meter.engine = engine
+        return self._metrics.meter
+
+    def start(self, rows: int, kv_tokens: int, **about: str) -> None:
+        """Listen for those who ask for metrics. OSError if the port is taken."""
+        if self._metrics is None or self._config.metrics_port is None:
+            return
+        self._metrics.describe(rows, kv_tokens, **about)
+        self.address, end = self._metrics.serve(self._config.metrics_host, self._config.metrics_port)
+        self._ends.append(end)
+        self._task = asyncio.get_running_loop().create_task(self._metrics.keep_up(_ADD_UP_SECONDS))
+
+    async def stop(self) -> None:
+        """Send what has not been sent, and listen no more."""
+        for end in self._ends:
+            await asyncio.to_thread(end)
+
+    def _tracing(self) -> Book:
+        try:
+            from server.sight.tracing import Tracing, exporting
+        except ImportError:
+            raise RuntimeError("--tracing needs more packages: pip install 'thermostat-server[tracing]'") from None
+        tracing = Tracing(exporting())
+        self._ends.append(tracing.end)
+        return tracing
