@@ -18,7 +18,7 @@ DEVICE ?= auto
 DTYPE ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test clients clients-toolchains $(BUILDS) lint format proto clean
+.PHONY: help setup demo serve test bench clients clients-toolchains $(BUILDS) lint format proto clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ build-previous: | $(filter build-typescript,$(BUILDS))
 
 clients-toolchains: ## install from Debian what `make clients` lacks
 	sh clients/toolchains.sh
+
+bench: $(READY) ## time the sampler against the naive way and Hugging Face's; writes benchmarks/results
+	$(BIN)/python -m benchmarks.sampler
 
 lint: $(READY) ## ruff, mypy, buf
 	$(BIN)/ruff check .
