@@ -16,9 +16,11 @@ MODEL ?= embedded
 PORT ?= 50051
 DEVICE ?= auto
 DTYPE ?= auto
+FUZZ ?= 100000
+MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test bench clients clients-toolchains $(BUILDS) lint format proto clean
+.PHONY: help setup demo serve test fuzz soak bench clients clients-toolchains $(BUILDS) lint format proto clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -37,9 +37,10 @@ def uniform(seeds: Tensor, positions: Tensor) -> Tensor:
     """Uniform numbers in [0, 1), float64, one for each (seed, position). Both int64, any one shape.
 
     Seeds are unsigned 64-bit numbers, here as the int64 with the same bits. splitmix64 as a counter-based generator:
-    output number `position` of the stream whose start is the mixed seed.
+    output number `position` of the stream whose start is the mixed seed. As there, the first is one step beyond the
+    start: the mix of 0 is 0, and a draw with 0 takes the first token that there is, however unlikely.
     """
-    return _shift_right(_mix(_mix(seeds) + positions * _STEP), 11).double() * 2.0**-53
+    return _shift_right(_mix(_mix(seeds) + (positions + 1) * _STEP), 11).double() * 2.0**-53
 
 
 def draw(weights: Tensor, u: Tensor) -> Tensor:

@@ -107,9 +107,10 @@ class Statistics:
     def select(self, rows: Tensor) -> "Statistics":
         """The same of some of its rows only."""
         columns = (self.entropy, self.varentropy, self.top_prob, self.maximum, self.log_normalizer)
+        h, v, top, maximum, normalizer = (column[rows] for column in columns)
         index = rows if self.index is None else self.index[rows]
         moments = Moments(*(column[rows] for column in self.moments))
-        return Statistics(*(column[rows] for column in columns), self.source, moments, index)
+        return Statistics(h, v, top, maximum, normalizer, self.source, moments, index)
 
 
 def measure(logits: Tensor) -> Statistics:

@@ -17,7 +17,8 @@ _GROWTH = 256
 _LONGEST = 50
 """Text-generation-webui looks no further back for a match."""
 _LARGEST = 1.0e4
-"""DRY grows exponentially; beyond this nothing changes any more, and infinity would rule a token out."""
+"""DRY grows exponentially, and a repetition may be any number; beyond this nothing changes any more, and infinity would
+rule a token out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Repetition:
         def column(values: list[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device)[:, None]
 
-        self.repetition = column([p.repetition for p in penalties])
+        self.repetition = column([min(max(p.repetition, 1 / _LARGEST), _LARGEST) for p in penalties])
         self.presence = column([p.presence for p in penalties])
         self.frequency = column([p.frequency for p in penalties])
         self.multiplier = column([p.dry_multiplier for p in penalties])
@@ -150,6 +151,8 @@ class Repetition:
         to, source = torch.tensor(pairs, dtype=torch.int64, device=self.tokens.device).T
         for name in ("tokens", "lengths", "prompts", "breaks", "match"):
             getattr(self, name)[to] = getattr(other, name)[source]
+        if self.uses_dry and not other.uses_dry:
+            self.match = self._matches()
 
     def _widen(self, capacity: int) -> None:
         more = self.tokens[:, :1].expand(-1, capacity - self.tokens.shape[-1])

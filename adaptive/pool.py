@@ -45,8 +45,8 @@ class Pool:
 
     index: rows of the batch; None means all. ids: the tokens that were looked at `[rows, n]`; None means the whole
     vocabulary. weights: probabilities after temperature, 0 for what is removed `[rows, n]`. kept: which of those tokens
-    are left `[rows, n]`; of the whole vocabulary None: those of weight above 0, and in rows that are `open`, to which no
-    filter was applied, all. figures: `FIGURES`, float64 `[6, rows]`. sums: of the weights so far, if ids are not None.
+    are left `[rows, n]`; of the whole vocabulary None: those of weight above 0, and all of rows that are `open`, to which
+    no filter was applied. figures: `FIGURES`, float64 `[6, rows]`. sums: of the weights so far, if ids are not None.
     """
 
     index: Tensor | None
@@ -61,14 +61,14 @@ class Pool:
         """A token of each row by inversion, int64 `[n]`. u: float64 `[n]`, below 1."""
         if self.ids is None or self.sums is None:
             return draw(self.weights, u)
-        sums = self.sums
         place = first_above(self.sums, u[:, None] * self.sums[:, -1:])
         return self.ids.gather(-1, place)[:, 0]
 
     def holds(self, tokens: Tensor) -> Tensor:
         """Which of the tokens `[rows, n]` can be drawn."""
         if self.ids is None or self.kept is None:
-            return (self.weights.gather(-1, tokens) > 0) | self.open[:, None]
+            held = self.weights.gather(-1, tokens) > 0
+            return held if self.open is None else held | self.open[:, None]
         return ((tokens[..., None] == self.ids[:, None]) & self.kept[:, None]).any(-1)
 
     def probabilities(self, vocab: int) -> Tensor:
@@ -120,9 +120,10 @@ def quick(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Settin
             undecided = [rows.quick[place] for place in (~decided[:, 0]).nonzero()[:, 0].tolist()]
     later = [active for active in rows.active if active.place > LAST_LEADING]
     if later:
-        columns = setting.of(index)
-        left = y.masked_fill(~kept, -torch.inf)
-        kept = chain(left, [(active.place, active.among(rows.quick)) for active in later], columns, 1) > -torch.inf
+        by_id = ids.argsort(dim=-1)  # among equals these filters choose by place
+        left = y.masked_fill(~kept, -torch.inf).gather(-1, by_id)
+        left = chain(left, [(active.place, active.among(rows.quick)) for active in later], setting.of(index), 1)
+        kept = torch.zeros_like(kept).scatter_(-1, by_id, left > -torch.inf)
     if setting.greedy is not None:
         lowest = ids.masked_fill(values < values[:, :1], ranked.logits.shape[-1]).amin(-1, keepdim=True)
         kept = torch.where(part(setting.greedy, index)[:, None], ids == lowest, kept)
@@ -250,9 +251,7 @@ def part(column: Tensor, index: Tensor | None) -> Tensor:
 
 def merged(pools: list[Pool], rows: int) -> dict[str, Tensor]:
     """`FIGURES` by name, `[rows]`, float64."""
-    figures = pools[0].figures
-    if pools[0].index is not None:
-        figures = figures.new_full((len(FIGURES), rows), torch.nan).index_copy_(1, pools[0].index, figures)
-    for pool in pools[1:]:
-        figures = figures.index_copy(1, pool.index, pool.figures)
+    figures = pools[0].figures.new_full((len(FIGURES), 1), torch.nan).expand(-1, rows)
+    for pool in pools:
+        figures = pool.figures if pool.index is None else figures.index_copy(1, pool.index, pool.figures)
     return dict(zip(FIGURES, figures.unbind(), strict=True))

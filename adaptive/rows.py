@@ -67,7 +67,7 @@ class ActiveFilter:
 class Rows:
     """The settings of a batch as columns on the device. Rows join and leave; state and position move with them.
 
-    faults: why a row's policy failed in the last step, by row.
+    faults: why a row's policy failed in the last step, by row. figures: how many figures each row's state has.
     """
 
     def __init__(self, settings: Sequence[RowSettings], device: torch.device | str = "cpu") -> None:
@@ -77,6 +77,7 @@ class Rows:
         self.seeds = self._column([s.seed - (1 << 64) if s.seed >= 1 << 63 else s.seed for s in self.settings])
         self.dice = Dice(self.seeds, self._column([s.position for s in self.settings]))
         # What is known on the host decides what runs at all: a filter that nobody uses is absent.
+        self.figures = [len(s.policy.state) for s in self.settings]
         self.candidates = max((s.candidates for s in self.settings), default=0)
         self.groups = [self._group(kind) for kind in dict.fromkeys(type(s.policy) for s in self.settings)]
         self._read_filters()

@@ -24,9 +24,10 @@ from adaptive.policies.base import LARGEST_VOCABULARY
 from adaptive.pool import Pool, Setting, merged, part, pools
 from adaptive.rows import Rows, RowSettings
 
+_LARGEST_INVERSE = 1e12
+"""Of a temperature: a lower one changes nothing that a float32 logit can show, and infinity times 0 would be NaN."""
 _DICE = 0x5851F42D4C957F2D
 """Sets the random numbers of xtc apart from those of the draw."""
-_COLDEST = 1e30
 
 
 @dataclass(slots=True)
@@ -42,8 +43,8 @@ class Masks:
 class Shaped:
     """A step before the draw: what was measured and decided, and what is left to draw from.
 
-    ranked: the logits after step 2. inverse: 1 / temperature, 1 where greedy. columns: the filters' parameters in force.
-    figures: `adaptive.pool.FIGURES`. greedy: rows that take the most likely token, None if there can be none.
+    ranked: the logits after step 2. inverse: 1 / temperature, 1 where greedy. columns: the filters' parameters in
+    force. figures: `adaptive.pool.FIGURES`. greedy: rows that take the most likely token, None if there can be none.
     reshaped: rows whose policy reshapes, None if there are none. All but ranked and pools `[rows]`.
     """
 
@@ -65,11 +66,10 @@ class Shaped:
 
     def draw(self, u: Tensor) -> Tensor:
         """A token of each row, int64 `[rows]`. u: one number in [0, 1) a row."""
-        tokens = self.pools[0].draw(part(u, self.pools[0].index))
-        if self.pools[0].index is not None:
-            tokens = tokens.new_zeros(len(u)).index_copy_(0, self.pools[0].index, tokens)
-        for pool in self.pools[1:]:
-            tokens = tokens.index_copy(0, pool.index, pool.draw(u[pool.index]))
+        tokens = torch.zeros_like(u, dtype=torch.int64)
+        for pool in self.pools:
+            drawn = pool.draw(part(u, pool.index))
+            tokens = drawn if pool.index is None else tokens.index_copy(0, pool.index, drawn)
         return tokens
 
     def scaled(self, ids: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     changed = statistics.source if untouched else rank(z)
     control = decide(statistics, rows)
     temperature = control.temperature.double()
-    inverse = temperature.reciprocal().clamp_max_(_COLDEST)  # a temperature near 0 must not make infinity times 0
+    inverse = temperature.reciprocal().clamp_max_(_LARGEST_INVERSE)
     greedy = None
     if any(group.kind.sometimes_greedy for group in rows.groups):
         greedy = temperature == 0
@@ -154,14 +154,12 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) ->
     statistics, ids = shaped.statistics, tokens[:, None]
     logit = statistics.logits.gather(-1, ids)
     filtered = shaped.logprob(ids, drawn)[:, 0]
-    if shaped.greedy is not None:
-        _report_greedy(shaped.figures, shaped.greedy)
     columns = InfoColumns(
         statistics=statistics,
         control=shaped.control,
         fault=faults(shaped),
         filters=rows.shown if shaped.columns is rows.filters else shown(shaped.columns),
-        figures=shaped.figures,
+        figures=_shown(shaped),
         constraint_mass=rows.absent if shaped.constraint_mass is None else shaped.constraint_mass,
         absent=rows.absent,
         tokens=tokens,
@@ -180,8 +178,7 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) ->
         values, likely = statistics.logits.topk(min(rows.candidates, statistics.vocab_size), -1)
         logs = values - statistics.log_normalizer[:, None]
         choices = torch.stack([likely.double(), logs.double(), shaped.logprob(likely)], -1)
-    figures = [len(s.policy.state) for s in rows.settings]
-    return Report(pack(columns, states, choices), statistics.vocab_size, figures, rows.faults)
+    return Report(pack(columns, states, choices), statistics.vocab_size, rows.figures, rows.faults)
 
 
 def get_sampling_info(
@@ -296,17 +293,17 @@ def faults(shaped: Shaped) -> Tensor:
 
 
 def _outcome(shaped: Shaped, columns: InfoColumns, drawn: Tensor) -> Outcome:
-    figures = shaped.figures
-    after = torch.where(columns.filtered_logprob.isnan(), 0.0, figures["kept_mass"].log())
+    after = torch.where(columns.filtered_logprob.isnan(), 0.0, shaped.figures["kept_mass"].log())
     kept_surprisal = after - shaped.scaled(drawn)[:, 0]
     # Of a token that the model rules out (only scoring meets one) no mean would recover.
     surprisal = -columns.logprob.clamp_min(LOWEST_LOG_PROBABILITY)
     kept_surprisal = kept_surprisal.clamp_max(-LOWEST_LOG_PROBABILITY)
-    return Outcome(shaped.statistics.entropy, figures["final_entropy"], surprisal, kept_surprisal)
+    return Outcome(shaped.statistics.entropy, columns.figures["final_entropy"], surprisal, kept_surprisal)
 
 
-def _report_greedy(figures: Columns, greedy: Tensor) -> None:
-    """The figures of rows that take the most likely token, in place."""
-    for name, value in (("final_entropy", 0.0), ("top_token_prob", 1.0), ("scaled_entropy", torch.nan)):
-        figures[name] = figures[name].masked_fill(greedy, value)
-    figures["kept_mass"] = figures["kept_mass"].masked_fill(greedy, torch.nan)
+def _shown(shaped: Shaped) -> Columns:
+    """The figures as they are reported: rows that take the most likely token have some of their own."""
+    if shaped.greedy is None:
+        return shaped.figures
+    own = {"final_entropy": 0.0, "top_token_prob": 1.0, "scaled_entropy": torch.nan, "kept_mass": torch.nan}
+    return shaped.figures | {name: shaped.figures[name].masked_fill(shaped.greedy, own[name]) for name in own}

@@ -94,7 +94,8 @@ def hugging_face(logits: Tensor, chain: LogitsProcessorList) -> list[int]:
 def check(logits: Tensor, filters: Filters) -> None:
     """The same figures as the naive way's, but for a token at the edge of top_p that float32 cannot place."""
     rows = Rows([RowSettings(Fixed(TEMPERATURE), filters)] * len(logits))
-    for (info, _), (original, final, count, _) in zip(step(logits, rows)[1].records(), naive(logits, filters)):
+    records = step(logits, rows)[1].records()
+    for (info, _), (original, final, count, _) in zip(records, naive(logits, filters), strict=True):
         slack = 2 + count // 1000
         same = abs(info.original_entropy - original) < 1e-3 and abs(info.final_entropy - final) < 5e-3
         if not same or abs(info.effective_vocab_size - count) > slack:

@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from server.access.guard import Guard
+from server.access.reading import Reader
 from server.config import Config
 from server.engine.engine import LocalEngine
 from server.engine.events import Cause, Failed, Finished
@@ -108,7 +109,7 @@ async def start(config: Config) -> App:
         config.max_per_client,
     )  # fmt: skip
     options = (*_OPTIONS, ("grpc.max_receive_message_length", config.max_message_bytes))
-    server = grpc.aio.server(options=options, interceptors=[sight.interceptor, *guard.interceptors])
+    server = grpc.aio.server(options=options, interceptors=[sight.interceptor, *guard.interceptors, Reader()])
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     prompts = Prompts(tokenizer, model.vocab_size, model.context_length)

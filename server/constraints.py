@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from server.engine.request import FormError
 from server.engine.tokenizer import Tokenizer
 
 FORMS = ("json_schema", "regex", "grammar")
@@ -48,10 +49,13 @@ class Constraints:
         if matcher.is_error():
             raise ConstraintError(f"is not understood: {_short(matcher.get_error())}")
         form = LlguidanceForm(matcher, self._vocab_size)
+        form.allowed()  # the dearest mask of a large form is its first: made here, and not on the engine's thread
+        if matcher.is_error():
+            raise ConstraintError(f"allows nothing, or is too complex: {_short(matcher.get_error())}")
         for place, token in enumerate(tokens):
             try:
                 form.advance(token)
-            except ValueError as fault:
+            except (FormError, OverflowError) as fault:
                 raise ConstraintError(f"does not fit token {place} of resume.token_ids") from fault
         return form
 
@@ -81,9 +85,12 @@ class LlguidanceForm:
         return bits[: self._bytes].ljust(self._bytes, b"\0")
 
     def advance(self, token: int) -> None:
-        """Take in a token. ValueError if it leaves the form."""
-        if not self._matcher.consume_token(token):
-            raise ValueError(f"token {token} leaves the form")
+        """Take in a token. FormError if it leaves the form, or if the automaton gives up."""
+        taken = self._matcher.consume_token(token)
+        if self._matcher.is_error():
+            raise FormError(f"is too complex to go on: {_short(self._matcher.get_error())}")
+        if not taken:
+            raise FormError(f"does not allow token {token}")
 
     @property
     def complete(self) -> bool:
@@ -94,7 +101,7 @@ class LlguidanceForm:
 def _check_json(text: str) -> None:
     try:
         schema = json.loads(text)
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise ConstraintError(f"is no JSON: {fault}") from fault
     if not isinstance(schema, dict | bool):
         raise ConstraintError("must be a JSON object, true or false")

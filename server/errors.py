@@ -55,6 +55,14 @@ def invalid(violations: Sequence[Violation]) -> RequestError:
     return RequestError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", told[:500], violations=violations)
 
 
+def unreadable() -> RequestError:
+    """INVALID_ARGUMENT for bytes that are no message of the contract."""
+    message = (
+        "the request cannot be read: it is no message of this method, or nests too deep, or has text that is no UTF-8"
+    )
+    return RequestError(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", message)
+
+
 def not_found(kind: str, name: str, served: str) -> RequestError:
     """NOT_FOUND for a resource that the server does not have."""
     message = f"{kind} {name[:100]!r} is not served here; {served} is"

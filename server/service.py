@@ -163,6 +163,7 @@ _FAILURES = {
     Cause.UNAVAILABLE: unavailable,
     Cause.DISPLACED: queue_full,
     Cause.STALLED: stalled,
+    Cause.FORM: lambda told: invalid([Violation("constraint", told)]),
 }
 
 

@@ -21,6 +21,7 @@ WIRE = {
     "server/web.py",
     "server/access/guard.py",
     "server/access/interceptor.py",
+    "server/access/reading.py",
     "server/access/tls.py",
     "server/sight/ledger.py",
 }

@@ -23,6 +23,8 @@ from adaptive.policies.base import (
 )
 
 MEASURES = ("final_entropy", "original_entropy", "surprisal")
+_LARGEST = 1e12
+"""No setting counts for more: sums stay finite, and a mean forgets something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +61,11 @@ class EntropyFeedback(Policy):
     def absorb(cls, parameters: Columns, state: Columns, outcome: Outcome) -> Columns:
         columns = torch.stack([getattr(outcome, measure).double() for measure in MEASURES])
         measured = columns.gather(0, parameters["measure"].long()[None])[0]
-        keep = (-math.log(2.0) / parameters["half_life"]).exp()
+        keep = (-math.log(2.0) / parameters["half_life"].clamp(max=_LARGEST)).exp()
         weight = keep * state["weight"] + (1.0 - keep)
         # The mean of what was seen, not of a zero before it: each token's share is its own weight of all so far.
         mean = state["mean"] + (measured - state["mean"]) * (1.0 - keep) / weight
-        error = parameters["setpoint"] - mean
+        error = (parameters["setpoint"] - mean).clamp(max=_LARGEST)
         renewed = {"mean": mean, "weight": weight, "integral": state["integral"] + error}
         wish = _wish(parameters, renewed)
         windup = (wish > parameters["max_temperature"]) & (error > 0)
@@ -74,6 +76,6 @@ class EntropyFeedback(Policy):
 
 def _wish(parameters: Columns, state: Columns) -> Tensor:
     """The temperature before bounds; without a token seen there is no error yet."""
-    error = torch.where(state["weight"] > 0, parameters["setpoint"] - state["mean"], 0.0)
+    error = torch.where(state["weight"] > 0, parameters["setpoint"] - state["mean"], 0.0).clamp(max=_LARGEST)
     drive = parameters["kp"] * error + parameters["ki"] * state["integral"]
-    return parameters["base_temperature"] * drive.clamp(-50.0, 50.0).exp()
+    return parameters["base_temperature"] * drive.nan_to_num(0.0).clamp(-50.0, 50.0).exp()

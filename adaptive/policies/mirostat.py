@@ -11,6 +11,8 @@ from adaptive.parameters import choice, number, positive
 from adaptive.policies.base import Columns, Control, Outcome, Policy, StateValue
 
 SURPRISES = ("model", "renormalized")
+_LARGEST_MU = 1e300
+"""So that no setting, however large, makes mu infinite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Mirostat(Policy):
     temperature: float = positive(1.0, "Temperature before tokens are dropped.")
 
     def initial_state(self) -> dict[str, float]:
-        return {"mu": 2 * self.tau if self.initial_mu is None else self.initial_mu}
+        return {"mu": min(2 * self.tau, _LARGEST_MU) if self.initial_mu is None else self.initial_mu}
 
     @classmethod
     def control(cls, statistics: Statistics, parameters: Columns, state: Columns) -> Control:
@@ -40,4 +42,5 @@ class Mirostat(Policy):
     @classmethod
     def absorb(cls, parameters: Columns, state: Columns, outcome: Outcome) -> Columns:
         surprisal = torch.where(parameters["surprise"] == 0, outcome.surprisal, outcome.kept_surprisal)
-        return {"mu": state["mu"] - parameters["eta"] * (surprisal - parameters["tau"])}
+        mu = state["mu"] - parameters["eta"] * (surprisal - parameters["tau"])
+        return {"mu": mu.clamp(-_LARGEST_MU, _LARGEST_MU)}

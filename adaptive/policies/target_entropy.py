@@ -19,6 +19,7 @@ from adaptive.policies.base import (
     lowest_temperature,
 )
 
+
 class _Stage(NamedTuple):
     """How the search computes: entropy is known to `near` nats, and a last step of Newton may leave `rest`."""
 
@@ -31,7 +32,7 @@ class _Stage(NamedTuple):
 _QUICK, _PRECISE = _Stage(torch.float32, 5e-7, 2e-7, 12), _Stage(torch.float64, 1e-9, 1e-8, 28)
 """Newton mostly takes two or three rounds; the worst row that we could find takes 19 of the second."""
 _SMALL_VOCABULARY, _HIGH_TARGET, _TINY_SLOPE = 2048, 5.0, 0.05
-"""Where float32 may miss 1e-6 nats, or make an error in temperature of it that shows, or where float64 costs nothing."""
+"""Where float64 costs nothing, where float32 may miss 1e-6 nats, and where that would show in the temperature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +133,7 @@ def _search(
     return u, saturated, slope, done
 
 
-def _moments(
-    statistics: Statistics, u: Tensor, places: Tensor | None, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def _moments(statistics: Statistics, u: Tensor, places: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Entropy and its slope in u where ln T = u, of some places among the rows; None means all."""
     rows = statistics.index if places is None else places if statistics.index is None else statistics.index[places]
     moments = tempered(statistics.source, (-u).exp(), rows, order=2, dtype=dtype)

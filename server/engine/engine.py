@@ -18,7 +18,7 @@ from server.engine.generation import Generation, Scoring, Stage
 from server.engine.inbox import Displace, Inbox, Verb
 from server.engine.kv_cache import RowCache
 from server.engine.model import Model, Piece
-from server.engine.request import GenerationRequest
+from server.engine.request import FormError, GenerationRequest
 from server.engine.scheduler import Chunk, Limits, Plan, Scheduler
 
 Deliver = Callable[[list[tuple[str, Event]]], None]
@@ -317,6 +317,8 @@ class LocalEngine:
             if info.fault:
                 raise ArithmeticError(f"the policy failed: {said or 'it gave no temperature'}")
             events = generation.take(info, choices)
+        except FormError as fault:
+            events = [Failed(str(fault), Cause.FORM)]
         except Exception as fault:
             _log.exception("generation %s failed at token %d", generation.id, generation.output_tokens)
             told = str(fault) if isinstance(fault, ArithmeticError) else "a fault of the server"

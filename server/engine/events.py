@@ -94,6 +94,8 @@ class Cause(enum.Enum):
     """The engine is gone; another try may work."""
     DISPLACED = "displaced"
     """It had to make room in the queue for a client with less; another try may work."""
+    FORM = "form"
+    """The form that it must have is too complex to go on."""
     STALLED = "stalled"
     """Its reader did not read."""
 

@@ -33,6 +33,10 @@ class Resume:
     saturated_run: int = 0
 
 
+class FormError(ValueError):
+    """A form cannot take in a token; the message says why."""
+
+
 class Form(Protocol):
     """A form that the output must have, at the place that the output has come to. Owned by one generation."""
 
@@ -40,7 +44,7 @@ class Form(Protocol):
         """Which tokens may come next: one bit a token, least significant first, in whole 32-bit words."""
 
     def advance(self, token: int) -> None:
-        """Take in a drawn token. ValueError if it leaves the form."""
+        """Take in a drawn token. FormError if it leaves the form, or if the form is too complex to go on."""
 
     @property
     def complete(self) -> bool:

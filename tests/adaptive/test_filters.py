@@ -5,7 +5,7 @@ import torch
 from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 import adaptive
-from adaptive.nucleus import edges_by_bins, _edges_by_sort
+from adaptive.nucleus import _edges_by_sort, edges_by_bins
 
 A = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
 

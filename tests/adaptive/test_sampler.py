@@ -131,6 +131,13 @@ def test_candidates_are_the_most_likely_tokens_of_the_original_distribution():
         assert [math.isnan(c.filtered_logprob) for c in choices] == [i >= kept for i in range(4)]
 
 
+def test_random_numbers_are_those_of_splitmix64():
+    """Its published outputs from state 0, which is what seed 0 is mixed to. None is 0: that draws the first token."""
+    reference = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    u = uniform(torch.zeros(3, dtype=torch.int64), torch.arange(3))
+    assert u.tolist() == [(output >> 11) * 2.0**-53 for output in reference]
+
+
 def test_random_numbers_come_from_seed_and_position_alone():
     torch.manual_seed(1)
     first = uniform(torch.arange(1000), torch.full((1000,), 3))
