@@ -149,14 +149,14 @@ def test_mirostat_composes_with_the_filters_that_come_after_it():
 
 
 def test_mirostat_holds_the_surprisal_that_it_is_told_to():
-    """Over tokens 100 to 250 of 16 seeds the mean surprisal lies within 5 % of tau, by each measure."""
+    """Over tokens 100 to 250 of 16 seeds the mean surprisal lies within 5 % of a tau below the mean entropy (1.27)."""
     for surprise in ("model", "renormalized"):
-        rows = Rows([RowSettings(Mirostat(1.4, 0.1, surprise=surprise), seed=i) for i in range(16)])
+        rows = Rows([RowSettings(Mirostat(0.9, 0.1, surprise=surprise), seed=i) for i in range(16)])
         held = []
         for step in range(250):
             batch = infos(random_logits(16, 100, 4.5, step), rows)
             held += [-(info.logprob if surprise == "model" else info.filtered_logprob) for info in batch]
-        assert np.mean(held[1600:]) == pytest.approx(1.4, rel=0.05)
+        assert np.mean(held[1600:]) == pytest.approx(0.9, rel=0.05)
 
 
 @settings(max_examples=60, deadline=None)

@@ -122,7 +122,9 @@ SHARED = (
     }
     | of("penalties", repetition=5.0, presence=5.0, frequency=5.0)
     | under(AGAIN, of("penalties", dry_multiplier=5.0))
-    | under(DRY, of("penalties", dry_base=1.0, dry_allowed_length=5, dry_window=2, dry_sequence_breakers=["self", "."]))
+    | under(
+        DRY, of("penalties", dry_base=1.0, dry_allowed_length=40, dry_window=2, dry_sequence_breakers=["self", "."])
+    )
     | {"logit_bias": Row({"5": 50.0})}
     | of("response_options", sampling_info=False, candidates=3, max_tokens_per_message=4)
     | {

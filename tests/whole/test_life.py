@@ -19,7 +19,7 @@ ENDLESS = {"max_output_tokens": 1900, "ignore_eos": True}
 def statuses(address):
     """The health that a watcher is told, as it changes."""
     with grpc.insecure_channel(address) as channel:
-        for answer in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60):
+        for answer in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=300):
             yield health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
 
@@ -121,7 +121,7 @@ def test_a_step_that_hangs_ends_every_stream_and_the_process_for_its_supervisor(
     mark = tmp_path / "now"
     variables = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "HANG": str(mark)}
     arguments = ("--step-timeout", "2", "--log-level", "error")
-    with process(*arguments, **variables) as (running, address), Client(address) as client:
+    with process(*arguments, **variables) as (running, address), Client(address, resume_seconds=0) as client:
         health = statuses(address)
         assert next(health) == "SERVING"
         streams = [client.generate(PROMPT, **ENDLESS) for _ in range(4)]
