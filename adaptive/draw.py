@@ -60,7 +60,8 @@ def draw(weights: Tensor, u: Tensor) -> Tensor:
     block = first_above(edges, goal)
     rest = goal - (edges - sums).gather(-1, block)
     inside = blocks.gather(1, block[..., None].expand(-1, -1, _BLOCK))[:, 0].double()
-    return (block * _BLOCK + first_above(inside.cumsum(-1), rest))[:, 0]
+    token = block * _BLOCK + first_above(inside.cumsum(-1), rest)
+    return token[:, 0].clamp_(max=vocab - 1)  # a row that is no distribution must not break the others
 
 
 def first_above(sums: Tensor, goal: Tensor) -> Tensor:

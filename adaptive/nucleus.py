@@ -40,7 +40,7 @@ def _edges_by_sort(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor,
 
 
 def edges_by_bins(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, on the CPU. Bins of equal width in logits; of a row only the tokens of the bin with the edge are sorted."""
+    """The same, on the CPU. Bins of equal width in logits; of a row only what is in the bin of the edge is sorted."""
     depth = (-shifted.amin(-1, keepdim=True)).clamp(max=_DEEPEST)
     sound = ~depth.isnan()  # the row is a distribution
     if not bool(sound.all()):

@@ -5,7 +5,6 @@ A row of which that cannot be told takes the long way over its whole vocabulary 
 depends on its own settings and logits alone.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,8 +44,9 @@ class Pool:
 
     index: rows of the batch; None means all. ids: the tokens that were looked at `[rows, n]`; None means the whole
     vocabulary. weights: probabilities after temperature, 0 for what is removed `[rows, n]`. kept: which of those tokens
-    are left `[rows, n]`; of the whole vocabulary None: those of weight above 0, and all of rows that are `open`, to which
-    no filter was applied. figures: `FIGURES`, float64 `[6, rows]`. sums: of the weights so far, if ids are not None.
+    are left `[rows, n]`; of the whole vocabulary None: those of weight above 0, and all of rows that are `open`,
+    to which no filter was applied. figures: `FIGURES`, float64 `[6, rows]`. sums: of the weights so far, if there are
+    ids.
     """
 
     index: Tensor | None
@@ -122,7 +122,7 @@ def quick(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Settin
     if later:
         by_id = ids.argsort(dim=-1)  # among equals these filters choose by place
         left = y.masked_fill(~kept, -torch.inf).gather(-1, by_id)
-        left = chain(left, [(active.place, active.among(rows.quick)) for active in later], setting.of(index), 1)
+        left = chain(left, [(active.place, active.among(index)) for active in later], setting.of(index), 1)
         kept = torch.zeros_like(kept).scatter_(-1, by_id, left > -torch.inf)
     if setting.greedy is not None:
         lowest = ids.masked_fill(values < values[:, :1], ranked.logits.shape[-1]).amin(-1, keepdim=True)
@@ -147,13 +147,15 @@ def _leading(
     """
     edges = rows.edges if setting.columns is rows.filters else find_edges(setting.columns, rows)
     kept = values >= values.gather(-1, edges.last.clamp(max=values.shape[-1] - 1))
+    beyond = edges.mass
     if setting.control.max_surprisal is not None:
         most = part(setting.control.max_surprisal, rows.quick_index)[:, None]
         kept = kept & (~(-logs > most) | (values == values[:, :1]))
+        beyond = torch.where(most.isnan(), beyond, torch.inf)
     if rows.uses_top_p:
         left = weights * kept
         sums = left.cumsum(-1)
-        mass = sums[:, -1:] if everything else torch.where(kept[:, -1:], edges.mass, sums[:, -1:])
+        mass = sums[:, -1:] if everything else torch.where(kept[:, -1:], beyond, sums[:, -1:])
         kept = kept & (sums - left < edges.share * mass)
     return kept & ~(y < edges.lowest)
 
@@ -176,12 +178,11 @@ def whole(ranked: Ranked, rows: Rows, chosen: list[int] | None, setting: Setting
     figures, free = [], []
     for portion in portions:
         members = portion if index is None else index[portion]
-        numbers = None if chosen is None and len(portions) == 1 else (chosen or range(len(rows)))[portion]
         here = space[:, : len(factor[portion])]
         y = ranked.scaled(members, factor[portion], here[5])
         p = torch.softmax(y, -1, out=here[0])
         best = ranked.best.ids[members]
-        filtered = _filter(y, p, best, members, numbers, rows, setting, here[2])
+        filtered = _filter(y, p, best, members, rows, setting, here[2])
         figures.append(_sum(p, y, filtered, best, here))
         free.append(torch.full_like(factor[portion][:, 0], not filtered, dtype=torch.bool))
         weights[portion] = here[3 if filtered else 0]
@@ -193,7 +194,6 @@ def _filter(
     p: Tensor,
     best: Tensor,
     members: Tensor | slice,
-    numbers: Sequence[int] | None,
     rows: Rows,
     setting: Setting,
     out: Tensor,
@@ -201,10 +201,11 @@ def _filter(
     """Step 5 for some rows: into `out` 1 for the tokens that are left and 0 for others, `[n, vocab]`. Returns whether
     anything may have been removed.
 
-    p: softmax(y). best: their most likely tokens. numbers: which rows these are, on the host; None means all.
+    p: softmax(y). best: their most likely tokens. members: which rows these are.
     """
     surprisal = setting.control.max_surprisal
-    active = [(one.place, one.among(numbers)) for one in rows.active]
+    everyone = isinstance(members, slice) and len(y) == len(rows)
+    active = [(one.place, one.among(None if everyone else members)) for one in rows.active]
     active = [(place, index) for place, index in active if index is None or len(index)]
     if not active and surprisal is None and setting.greedy is None:
         torch.gt(y, -torch.inf, out=out)
@@ -223,7 +224,7 @@ def _filter(
     if setting.greedy is not None:
         first = (y == 0).float().argmax(-1, keepdim=True)
         others = torch.ones_like(y, dtype=torch.bool).scatter_(-1, first, False)
-        left = left.masked_fill(setting.greedy[members][:, None] & others, -torch.inf)
+        left = torch.where(setting.greedy[members][:, None], y.masked_fill(others, -torch.inf), left)
     torch.gt(left, -torch.inf, out=out)
     return True
 

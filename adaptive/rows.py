@@ -50,18 +50,18 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class ActiveFilter:
-    """A filter of the chain that some rows use: its place in the chain, and those rows; None means all."""
+    """A filter of the chain that some rows use: its place in the chain, and those rows; None means all. used: bool
+    `[rows]`, who they are."""
 
     place: int
     index: Tensor | None
-    rows: frozenset[int]
+    used: Tensor
 
-    def among(self, some: Sequence[int] | None) -> Tensor | None:
+    def among(self, some: Tensor | slice | None) -> Tensor | None:
         """Which of some rows (None: of all) use it: their places there. None means all of them."""
         if some is None or self.index is None:
             return self.index
-        places = [place for place, row in enumerate(some) if row in self.rows]
-        return None if len(places) == len(some) else torch.tensor(places, dtype=torch.int64, device=self.index.device)
+        return self.used[some].nonzero()[:, 0]
 
 
 class Rows:
@@ -81,7 +81,6 @@ class Rows:
         self.candidates = max((s.candidates for s in self.settings), default=0)
         self.groups = [self._group(kind) for kind in dict.fromkeys(type(s.policy) for s in self.settings)]
         self._read_filters()
-        self._choose_ways()
         self.bias = self._bias()
         self.repetition = self._repetition()
 
@@ -107,19 +106,26 @@ class Rows:
         self.filters = {name: self._column([value(f, name) for f in filters], torch.float64) for name in names}
         setting = {row for group in self.groups if group.kind.sets_filters for row in group.rows}
         self.active: list[ActiveFilter] = []
+        users: dict[int, set[int]] = {}
         for place, one in enumerate(CHAIN):
             by_policy = setting if one.name in _SET_BY_POLICY else set()
             rows = [row for row, f in enumerate(filters) if one.on(f) or row in by_policy]
             if rows:
+                users[place] = set(rows)
                 index = None if len(rows) == len(filters) else self._column(rows)
-                self.active.append(ActiveFilter(place, index, frozenset(rows)))
+                used = self._column([row in users[place] for row in range(len(filters))], torch.bool)
+                self.active.append(ActiveFilter(place, index, used))
         by_policies = [self.settings[row].policy.largest_top_k for row in setting]
         self.largest_k = max([f.top_k or 1 for f in filters] + by_policies, default=1)
+        self._choose_ways(users)
 
-    def _choose_ways(self) -> None:
-        """Which rows first look at the most likely tokens alone (`adaptive.pool`), and which need not try."""
-        early = {row for one in self.active if one.place < FIRST_LEADING for row in one.rows}
-        leading = {row for one in self.active if FIRST_LEADING <= one.place <= LAST_LEADING for row in one.rows}
+    def _choose_ways(self, users: dict[int, set[int]]) -> None:
+        """Which rows first look at the most likely tokens alone (`adaptive.pool`), and which need not try.
+
+        users: the rows that use a filter, by its place.
+        """
+        early = {row for place, rows in users.items() if place < FIRST_LEADING for row in rows}
+        leading = {row for place, rows in users.items() if FIRST_LEADING <= place <= LAST_LEADING for row in rows}
         leading |= {row for g in self.groups if g.kind.drops or g.kind.sometimes_greedy for row in g.rows}
         early |= {row for g in self.groups if g.kind.reshapes() for row in g.rows}
         quick = sorted(leading - early) if self.device.type == "cpu" else []
@@ -208,11 +214,9 @@ def find_edges(columns: Columns, rows: Rows) -> Edges:
     if rows.quick_index is not None:
         columns = {name: columns[name][rows.quick_index] for name in ("top_k", "top_p", "min_p")}
     k, p, low = (columns[name][:, None] for name in ("top_k", "top_p", "min_p"))
-    drops = [rows.settings[row].policy.drops for row in rows.quick]
-    unknown = ~k.isnan() | torch.tensor(drops, dtype=torch.bool, device=rows.device)[:, None]
     return Edges(
         last=k.nan_to_num(float(COUNT)).clamp(1.0, float(COUNT)).long() - 1,
-        mass=torch.where(unknown, torch.inf, torch.ones_like(k)),
+        mass=torch.where(k.isnan(), torch.ones_like(k), torch.inf),
         share=torch.where(p < 1.0, p, torch.inf),
         lowest=min_p_floor(low.nan_to_num(0.0)),
     )

@@ -97,13 +97,18 @@ class Shaped:
                 held = here if pool.index is None else held.index_copy(0, pool.index, here)
         return logs if drawn else logs.masked_fill(~held, torch.nan)
 
-    def log_probabilities(self) -> Tensor:
-        """Logarithms of the distribution to draw from, `[rows, vocab]`; -inf for what cannot be drawn."""
-        whole = self.ranked.logits.new_zeros(self.ranked.logits.shape)
+    @property
+    def probabilities(self) -> Tensor:
+        """The distribution to draw from, `[rows, vocab]`."""
+        whole = torch.zeros_like(self.changed)
         for pool in self.pools:
             p = pool.probabilities(whole.shape[-1]).to(whole.dtype)
             whole = p if pool.index is None else whole.index_copy(0, pool.index, p)
-        return whole.log()
+        return whole
+
+    def log_probabilities(self) -> Tensor:
+        """Logarithms of the distribution to draw from, `[rows, vocab]`; -inf for what cannot be drawn."""
+        return self.probabilities.log()
 
 
 def step(logits: Tensor, rows: Rows, masks: Masks | None = None, tokens: Tensor | None = None) -> tuple[Tensor, Report]:
