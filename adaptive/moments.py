@@ -12,6 +12,8 @@ from adaptive.scratch import scratch
 
 CHUNK = 4
 """Rows that are worked on at a time on the CPU."""
+_SHARED_OUT = 32_767
+"""An operation of torch on more numbers than this is shared out among threads."""
 
 
 @dataclass(slots=True)
@@ -123,7 +125,18 @@ def _sums(y: Tensor, best: Tensor, space: Tensor) -> Tensor:
     p = power = torch.softmax(y, -1, out=first)
     for other in others:
         power = torch.mul(power, y, out=other)
-    return torch.cat([torch.nansum(space, -1), p.gather(-1, best[:, :1]).T])
+    return torch.cat([row_nansums(space), p.gather(-1, best[:, :1]).T])
+
+
+def row_nansums(space: Tensor) -> Tensor:
+    """Sums of `[n, rows, vocab]` over the vocabulary without NaN, `[n, rows]`; the same bits in any company.
+
+    Of more than a few numbers torch shares out the rows among threads, which takes longer to begin than to do for one
+    short row; of one long row alone it would share out the row, and round otherwise.
+    """
+    if space.device.type == "cpu" and space[0].numel() <= _SHARED_OUT < space.numel():
+        return torch.stack([torch.nansum(one, -1) for one in space.unbind()])
+    return torch.nansum(space, -1)
 
 
 def _moments(sums: Tensor) -> Moments:

@@ -13,7 +13,7 @@ from torch import Tensor
 from adaptive.draw import draw, first_above
 from adaptive.filters import CHAIN, FIRST_LEADING, LAST_LEADING, chain, max_surprisal_kept
 from adaptive.leading import lead
-from adaptive.moments import Moments, Ranked, chunks, join, room, tempered
+from adaptive.moments import Moments, Ranked, chunks, join, room, row_nansums, tempered
 from adaptive.policies import Columns, Control
 from adaptive.rows import Rows, find_edges
 
@@ -237,7 +237,7 @@ def _sum(p: Tensor, y: Tensor, filtered: bool, best: Tensor, here: Tensor) -> Te
     if filtered:
         weights, used = torch.mul(p, here[2], out=here[3]), here[:5]
         torch.mul(here[1], here[2], out=here[4])
-    total, mean, count, *rest = torch.nansum(used, -1).double().unbind()
+    total, mean, count, *rest = row_nansums(used).double().unbind()
     mass, inner = rest or (total, mean)
     log_sum = (total / p.gather(-1, best[:, :1])[:, 0]).log_()
     final = (mass / total).log_() + log_sum - inner / mass
