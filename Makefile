@@ -20,7 +20,7 @@ FUZZ ?= 100000
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test fuzz soak clients clients-toolchains $(BUILDS) lint format proto clean
+.PHONY: help setup demo serve test fuzz soak bench clients clients-toolchains $(BUILDS) lint format proto clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ build-previous: | $(filter build-typescript,$(BUILDS))
 
 clients-toolchains: ## install from Debian what `make clients` lacks
 	sh clients/toolchains.sh
+
+bench: $(READY) ## time the sampler against the naive way and Hugging Face's; writes benchmarks/results
+	$(BIN)/python -m benchmarks.sampler
 
 lint: $(READY) ## ruff, mypy, buf
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adaptive.entropy import Statistics, row_sum
 from adaptive.info import Fault
-from adaptive.policies import Columns, Control, Outcome, Policy
+from adaptive.policies import Columns, Control, Outcome
 from adaptive.rows import Group, Rows
 
 
@@ -92,26 +92,28 @@ def _select(columns: Columns, index: Tensor) -> Columns:
     return {name: column[index] for name, column in columns.items()}
 
 
-def reshape(probabilities: Tensor, control: Control, rows: Rows) -> Tensor | None:
-    """Let the policies that reshape do so, in place; which rows `[rows]` that are, or None. A row that is left with no
-    distribution over its own tokens loses its temperature, which is its policy's fault."""
-    reshaped = unsound = None
+def reshape(weights: Tensor, index: Tensor | None, control: Control, rows: Rows) -> Tensor:
+    """Let the policies that reshape do so, in place; which rows `[rows]` that are. A row that is left with no
+    distribution over its own tokens loses its temperature, which is its policy's fault.
+
+    weights: of rows `index` (None: all), theirs among them, `[n, vocab]`, in proportion to what they draw from.
+    """
+    reshaped, unsound = (torch.zeros_like(rows.seeds, dtype=torch.bool) for _ in range(2))
     for group in rows.groups:
-        if group.kind.reshape.__func__ is Policy.reshape.__func__:  # type: ignore[attr-defined]
+        if not group.kind.reshapes():
             continue
-        if reshaped is None or unsound is None:
-            reshaped, unsound = (torch.zeros_like(rows.positions, dtype=torch.bool) for _ in range(2))
         reshaped[group.index] = True
-        before = probabilities[group.index]
+        places = group.index if index is None else torch.searchsorted(index, group.index)
+        before = weights[places]
+        before = before / row_sum(before)[:, None]
         try:
             part = _reshaped(group, before)
         except Exception:
             part = _reshape_one_by_one(group, before, rows)
         sound = ((row_sum(part) - 1.0).abs() < 1e-3) & (part >= 0).all(-1)
-        probabilities[group.index] = torch.where(sound[:, None], part, before)
+        weights[places] = torch.where(sound[:, None], part, before)
         unsound[group.index] = ~sound
-    if unsound is not None:
-        control.temperature = control.temperature.masked_fill(unsound, torch.nan)
+    control.temperature = control.temperature.masked_fill(unsound, torch.nan)
     return reshaped
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from adaptive.entropy import row_sum
 
 _BLOCK = 256
+_BELOW_ONE = 1.0 - 2.0**-52
 
 
 def _signed(value: int) -> int:
@@ -50,20 +51,24 @@ def draw(weights: Tensor, u: Tensor) -> Tensor:
     A token of weight 0 is never drawn.
     """
     rows, vocab = weights.shape
-    blocks = -(-vocab // _BLOCK)
-    padded = torch.nn.functional.pad(weights, (0, blocks * _BLOCK - vocab)).view(rows, blocks, _BLOCK)
-    sums = row_sum(padded).double()
+    if vocab % _BLOCK:
+        weights = torch.nn.functional.pad(weights, (0, -vocab % _BLOCK))
+    blocks = weights.view(rows, -1, _BLOCK)
+    sums = row_sum(blocks).double()
     edges = sums.cumsum(-1)
     goal = u[:, None] * edges[:, -1:]
-    block = _first_above(edges, sums, goal)
+    block = first_above(edges, goal)
     rest = goal - (edges - sums).gather(-1, block)
-    inside = padded[torch.arange(rows, device=weights.device), block[:, 0]].double()
-    token = _first_above(inside.cumsum(-1), inside, rest)
-    return (block * _BLOCK + token)[:, 0]
+    inside = blocks.gather(1, block[..., None].expand(-1, -1, _BLOCK))[:, 0].double()
+    token = block * _BLOCK + first_above(inside.cumsum(-1), rest)
+    return token[:, 0].clamp_(max=vocab - 1)  # a row that is no distribution must not break the others
 
 
-def _first_above(edges: Tensor, weights: Tensor, goal: Tensor) -> Tensor:
-    """First index whose cumulative weight is above goal, `[rows, 1]`; rounding never leads past the last weight."""
-    indices = torch.arange(weights.shape[-1], device=weights.device)
-    last = torch.where(weights > 0, indices, 0).amax(-1, keepdim=True)
-    return torch.minimum(torch.searchsorted(edges, goal, right=True), last)
+def first_above(sums: Tensor, goal: Tensor) -> Tensor:
+    """First index whose cumulative weight is above goal, `[rows, 1]`. sums, goal: float64 `[rows, n]`, `[rows, 1]`.
+
+    A goal that rounding has led up to the whole sum, or past it, is taken to be just below: the weight of the index
+    found is above 0.
+    """
+    place = (sums <= torch.minimum(goal, sums[:, -1:] * _BELOW_ONE)).sum(-1, keepdim=True)
+    return place.clamp_(max=sums.shape[-1] - 1)

@@ -10,6 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from adaptive.moments import Moments, Ranked, rank_and_measure
+
 # exp of this is 0 in float32, and its square is finite: 0 * s and 0 * s * s are 0, as the limits say.
 LOWEST_LOG_PROBABILITY = -1.0e4
 
@@ -66,11 +68,11 @@ def _moments(s: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class Statistics:
-    """What step 1 knows of each row; columns `[rows]`, taken before anything touches the logits.
+    """What step 1 knows of each row; float64 columns `[rows]`, taken before anything touches the logits.
 
-    entropy, varentropy: nats, nats squared. top_prob: the largest probability. maximum: the largest logit.
-    log_normalizer: logsumexp of the logits, so that logit - log_normalizer is a log probability.
-    source, index: the raw logits of the whole batch, and which of its rows these are; None means all.
+    entropy, varentropy: nats, nats squared. top_prob: the largest probability. log_normalizer: logsumexp of the
+    logits, so that logit - log_normalizer is a log probability. source: the raw logits of the whole batch and
+    what follows from them; index: which of its rows these are, None means all.
     """
 
     entropy: Tensor
@@ -78,18 +80,19 @@ class Statistics:
     top_prob: Tensor
     maximum: Tensor
     log_normalizer: Tensor
-    source: Tensor
+    source: Ranked
+    moments: Moments
     index: Tensor | None = None
 
     @cached_property
     def logits(self) -> Tensor:
         """The raw logits, `[rows, vocab]`, float32 or better. Of a selection they are gathered only if asked for."""
-        return self.source if self.index is None else self.source[self.index]
+        return self.source.logits if self.index is None else self.source.logits[self.index]
 
     @property
     def vocab_size(self) -> int:
         """Number of tokens of the vocabulary."""
-        return self.source.shape[-1]
+        return self.source.logits.shape[-1]
 
     @property
     def failed(self) -> Tensor:
@@ -106,13 +109,13 @@ class Statistics:
         columns = (self.entropy, self.varentropy, self.top_prob, self.maximum, self.log_normalizer)
         h, v, top, maximum, normalizer = (column[rows] for column in columns)
         index = rows if self.index is None else self.index[rows]
-        return Statistics(h, v, top, maximum, normalizer, self.source, index)
+        moments = Moments(*(column[rows] for column in self.moments))
+        return Statistics(h, v, top, maximum, normalizer, self.source, moments, index)
 
 
 def measure(logits: Tensor) -> Statistics:
     """Statistics of raw logits `[rows, vocab]`."""
-    z = upcast(logits)
-    s = log_probabilities(z)
-    h, variance = _moments(s)
-    maximum, top = z.amax(-1), s.amax(-1)
-    return Statistics(h, variance, top.exp(), maximum, maximum - top, z)
+    ranked, moments = rank_and_measure(upcast(logits.detach()))
+    maximum = ranked.best.values[:, 0].double()
+    top = (-moments.log_sum).exp()
+    return Statistics(moments.entropy, moments.varentropy, top, maximum, maximum + moments.log_sum, ranked, moments)

@@ -5,7 +5,7 @@ tensors `[...]`, one a row. With equal settings the results are those of Hugging
 filters of a step in their order, for batches in which every row has settings of its own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from adaptive.entropy import log_probabilities, moments, row_sum, upcast
+from adaptive.nucleus import top_p_kept
 from adaptive.parameters import Declared, ParameterError, choice, flag, number, positive
 
-CANDIDATES = 1024
-"""How many of the most likely tokens are looked at first for top-p; rows that need more are sorted whole."""
 TOP_H_VARIANTS = ("paper", "hugging_face")
 _TOP_H_CANDIDATES = 100
 _XTC = 0.1
@@ -104,7 +103,7 @@ def apply_top_p(logits: Tensor, p: float | Tensor) -> Tensor:
     rows = z.reshape(-1, z.shape[-1])
     shifted = rows - rows.amax(-1, keepdim=True)
     share = _column(p, z, torch.float64).reshape(-1, 1)
-    return z.masked_fill(~top_p_kept(shifted, share, CANDIDATES).view_as(z), -torch.inf)
+    return z.masked_fill(~top_p_kept(shifted, share).view_as(z), -torch.inf)
 
 
 def apply_min_p(logits: Tensor, min_p: float | Tensor) -> Tensor:
@@ -312,7 +311,7 @@ CHAIN = (
     Filter(
         "top_p",
         lambda f: _below_one(f.top_p),
-        lambda z, c, _: top_p_kept(z, c["top_p"].nan_to_num(1.0), CANDIDATES),
+        lambda z, c, _: top_p_kept(z, c["top_p"].nan_to_num(1.0)),
     ),
     Filter("min_p", lambda f: bool(f.min_p), lambda z, c, _: min_p_kept(z, c["min_p"].nan_to_num(0.0))),
     Filter("typical_p", lambda f: _below_one(f.typical_p), lambda z, c, _: typical_p_kept(z, c["typical_p"])),
@@ -327,45 +326,21 @@ CHAIN = (
 """The filters of a step, in order. dice: a number in [0, 1) a row, for xtc."""
 
 
-def top_p_kept(shifted: Tensor, p: Tensor, candidates: int) -> Tensor:
-    """Which tokens top-p keeps, bool `[rows, vocab]`.
+FIRST_LEADING, LAST_LEADING = (
+    next(place for place, one in enumerate(CHAIN) if one.name == name) for name in ("top_k", "min_p")
+)
+"""Places of the first and the last of the filters that keep the most likely tokens by rank, mass or ratio alone."""
 
-    shifted: logits less their maximum, `[rows, vocab]`; p: `[rows, 1]`, 1 or more keeps all.
-    The `candidates` largest logits are looked at first; a row whose set is larger is sorted whole, so that the
-    answer is exact. On a GPU all rows are sorted at once instead: to ask which rows need it would stall the step.
+
+def chain(z: Tensor, active: Iterable[tuple[int, Tensor | None]], columns: dict[str, Tensor], largest_k: int) -> Tensor:
+    """Logits `[rows, vocab]` with -inf for what filters of `CHAIN` remove.
+
+    active: the place of each filter, and the rows that use it; None means all. columns: the filters' parameters by
+    name, and "dice", `[rows]`. largest_k: at least the largest top_k.
     """
-    vocab = shifted.shape[-1]
-    mass = row_sum(shifted.exp()).double()[:, None] * p
-    if shifted.device.type != "cpu" or candidates >= vocab:
-        floor, spare, _ = _edge(shifted.sort(-1, descending=True).values, mass, whole=True)
-    else:
-        floor, spare, short = _edge(shifted.topk(candidates, -1).values, mass, whole=False)
-        short = short & (p[:, 0] < 1.0)
-        if bool(short.any()):
-            rows = short.nonzero()[:, 0]
-            floor[rows], spare[rows], _ = _edge(shifted[rows].sort(-1, descending=True).values, mass[rows], whole=True)
-    kept = (shifted >= floor) | (p >= 1.0)
-    spare = spare * (p < 1.0)
-    if shifted.device.type != "cpu" or bool((spare > 0).any()):
-        # The edge runs through a group of equally likely tokens: drop as many of it as are spare, lowest ids first.
-        tied = shifted == floor
-        kept &= ~(tied & (tied.cumsum(-1) <= spare))
-    return kept
-
-
-def _edge(ranked: Tensor, mass: Tensor, whole: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the smallest set with `mass` ends, given logits in falling order `[rows, n]`.
-
-    Returns (lowest logit of the set `[rows, 1]`, how many tokens that tie with it are not in the set `[rows, 1]`,
-    whether n tokens were too few to tell `[rows]`).
-    """
-    size = ranked.shape[-1]
-    sums = ranked.double().exp().cumsum(-1)
-    last = (sums < mass).sum(-1, keepdim=True)
-    short = (last >= size)[:, 0]
-    floor = ranked.gather(-1, last.clamp(max=size - 1))
-    tied_in = last + 1 - (ranked > floor).sum(-1, keepdim=True)
-    tied = (ranked == floor).sum(-1, keepdim=True)
-    if not whole:  # ties may go on beyond what is looked at
-        short = short | (ranked[:, -1:] == floor)[:, 0]
-    return floor, (tied - tied_in).clamp(min=0), short
+    for place, index in active:
+        part = z if index is None else z[index]
+        chosen = {name: (column if index is None else column[index])[:, None] for name, column in columns.items()}
+        part = part.masked_fill(~CHAIN[place].kept(part, chosen, largest_k), -torch.inf)
+        z = part if index is None else z.index_copy(0, index, part)
+    return z

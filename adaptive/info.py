@@ -67,6 +67,18 @@ class Choice(NamedTuple):
 
 
 _WIDTH = len(SamplingInfo._fields) - 1
+_FAULT, _VOCABULARY, _RANK, _TEMPERATURE = (
+    SamplingInfo._fields.index(name) for name in ("fault", "original_vocab_size", "rank", "temperature")
+)
+_BOUNDS = [
+    (SamplingInfo._fields.index(name), low, high)
+    for name, low, high in (
+        ("final_entropy", 0.0, math.inf),
+        ("kept_mass", 0.0, 1.0),
+        ("constraint_mass", 0.0, 1.0),
+        ("filtered_logprob", -math.inf, 0.0),
+    )
+]
 _INTEGERS = [i for i, kind in enumerate(SamplingInfo.__annotations__.values()) if kind is int]
 
 
@@ -77,18 +89,14 @@ class Columns:
     statistics: Statistics
     control: Control
     fault: Tensor
-    top_k: Tensor
-    top_p: Tensor
-    min_p: Tensor
-    final_entropy: Tensor
-    effective: Tensor
-    top_token_prob: Tensor
-    scaled_entropy: Tensor
-    kept_mass: Tensor
+    filters: dict[str, Tensor]
+    figures: dict[str, Tensor]
     constraint_mass: Tensor
+    absent: Tensor
     tokens: Tensor
     logprob: Tensor
     filtered_logprob: Tensor
+    larger: Tensor
 
 
 @dataclass(slots=True)
@@ -98,6 +106,7 @@ class Report:
     by row."""
 
     packed: Tensor
+    vocab_size: int
     states: list[int]
     faults: dict[int, str] = field(default_factory=dict)
 
@@ -107,48 +116,65 @@ class Report:
         end = _WIDTH + max(self.states, default=0)
         for row, figures in zip(self.packed.tolist(), self.states, strict=True):
             values = row[:_WIDTH]
-            if values[1]:
+            if values[_FAULT]:
                 values = [0.0 if math.isnan(value) else value for value in values]
-            for i in _INTEGERS:
-                values[i] = int(values[i])
+            _finish(values, self.vocab_size)
             choices = [Choice(int(row[i]), row[i + 1], row[i + 2]) for i in range(end, len(row), 3)]
             records.append((SamplingInfo._make([*values, tuple(row[_WIDTH : _WIDTH + figures])]), choices))
         return records
 
 
-def pack(columns: Columns, state: Tensor, choices: Tensor | None) -> Tensor:
+def _finish(values: list[float], vocab_size: int) -> None:
+    """What is cheaper for a number than for a tensor, in place: whole numbers, and bounds that rounding oversteps."""
+    values[_VOCABULARY] = vocab_size
+    values[_RANK] += 1
+    if values[_TEMPERATURE] == 0.0:  # greedy
+        values[_TEMPERATURE] = math.nan
+    for i in _INTEGERS:
+        values[i] = int(values[i])
+    for i, low, high in _BOUNDS:
+        if values[i] < low:
+            values[i] = low
+        elif values[i] > high:
+            values[i] = high
+
+
+def shown(filters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters of filters as a record has them, `[rows]`; NaN is off."""
+    return {name: filters[name].nan_to_num(off) for name, off in (("top_k", 0.0), ("top_p", 1.0), ("min_p", 0.0))}
+
+
+def pack(columns: Columns, state: Tensor | None, choices: Tensor | None) -> Tensor:
     """The packed tensor of a Report.
 
-    state: `[rows, states]`, float64. choices: (id, logprob, filtered logprob) of the most likely tokens,
+    state: `[rows, states]`, float64, or None. choices: (id, logprob, filtered logprob) of the most likely tokens,
     `[rows, count, 3]`, or None.
     """
-    statistics, control = columns.statistics, columns.control
-    drawn = statistics.logits.gather(-1, columns.tokens[:, None])
-    absent = torch.full_like(statistics.entropy, torch.nan)
+    statistics, control, figures, filters = columns.statistics, columns.control, columns.figures, columns.filters
     temperature = control.temperature
     fields = (
-        columns.tokens,
+        columns.tokens.double(),
         columns.fault,
         statistics.entropy,
-        columns.final_entropy.clamp_min(0.0),
-        columns.effective,
-        torch.full_like(columns.tokens, statistics.vocab_size),
-        columns.top_token_prob,
-        temperature.masked_fill(temperature == 0, torch.nan),
-        columns.top_k.nan_to_num(0.0),
-        columns.top_p.nan_to_num(1.0),
-        columns.min_p.nan_to_num(0.0),
+        figures["final_entropy"],
+        figures["effective"],
+        columns.absent,  # the size of the vocabulary, which the host knows
+        figures["top_token_prob"],
+        temperature.double(),
+        filters["top_k"],
+        filters["top_p"],
+        filters["min_p"],
         statistics.varentropy,
-        columns.scaled_entropy,
+        figures["scaled_entropy"],
         statistics.top_prob,
-        columns.kept_mass.clamp_max(1.0),
-        absent if control.saturated is None else control.saturated,
-        absent if control.infeasible is None else control.infeasible,
-        columns.constraint_mass.clamp_max(1.0),
+        figures["kept_mass"],
+        columns.absent if control.saturated is None else control.saturated.double(),
+        columns.absent if control.infeasible is None else control.infeasible.double(),
+        columns.constraint_mass,
         columns.logprob,
-        columns.filtered_logprob.clamp_max(0.0),
-        (statistics.logits > drawn).sum(-1) + 1,
+        columns.filtered_logprob,
+        columns.larger.double(),
     )
-    packed = torch.stack([field.double() for field in fields], -1)
-    parts = [packed, state] if choices is None else [packed, state, choices.flatten(1)]
-    return torch.cat(parts, -1)
+    packed = torch.stack(fields, -1)
+    parts = [packed, *([] if state is None else [state]), *([] if choices is None else [choices.flatten(1)])]
+    return torch.cat(parts, -1) if len(parts) > 1 else packed

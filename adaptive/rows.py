@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from adaptive.filters import CHAIN, Filters
+from adaptive.candidates import COUNT
+from adaptive.dice import Dice
+from adaptive.filters import CHAIN, FIRST_LEADING, LAST_LEADING, Filters, min_p_floor
+from adaptive.info import shown
 from adaptive.penalties import History, Penalties, Repetition
 from adaptive.policies import Columns, Fixed, Policy
 
@@ -46,10 +50,18 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class ActiveFilter:
-    """A filter of the chain that some rows use: its place in the chain, and those rows; None means all."""
+    """A filter of the chain that some rows use: its place in the chain, and those rows; None means all. used: bool
+    `[rows]`, who they are."""
 
     place: int
     index: Tensor | None
+    used: Tensor
+
+    def among(self, some: Tensor | slice | None) -> Tensor | None:
+        """Which of some rows (None: of all) use it: their places there. None means all of them."""
+        if some is None or self.index is None:
+            return self.index
+        return self.used[some].nonzero()[:, 0]
 
 
 class Rows:
@@ -63,7 +75,7 @@ class Rows:
         self.device = torch.device(device)
         self.faults: dict[int, str] = {}
         self.seeds = self._column([s.seed - (1 << 64) if s.seed >= 1 << 63 else s.seed for s in self.settings])
-        self.positions = self._column([s.position for s in self.settings])
+        self.dice = Dice(self.seeds, self._column([s.position for s in self.settings]))
         # What is known on the host decides what runs at all: a filter that nobody uses is absent.
         self.figures = [len(s.policy.state) for s in self.settings]
         self.candidates = max((s.candidates for s in self.settings), default=0)
@@ -94,13 +106,37 @@ class Rows:
         self.filters = {name: self._column([value(f, name) for f in filters], torch.float64) for name in names}
         setting = {row for group in self.groups if group.kind.sets_filters for row in group.rows}
         self.active: list[ActiveFilter] = []
+        users: dict[int, set[int]] = {}
         for place, one in enumerate(CHAIN):
             by_policy = setting if one.name in _SET_BY_POLICY else set()
             rows = [row for row, f in enumerate(filters) if one.on(f) or row in by_policy]
             if rows:
-                self.active.append(ActiveFilter(place, None if len(rows) == len(filters) else self._column(rows)))
+                users[place] = set(rows)
+                index = None if len(rows) == len(filters) else self._column(rows)
+                used = self._column([row in users[place] for row in range(len(filters))], torch.bool)
+                self.active.append(ActiveFilter(place, index, used))
         by_policies = [self.settings[row].policy.largest_top_k for row in setting]
         self.largest_k = max([f.top_k or 1 for f in filters] + by_policies, default=1)
+        self._choose_ways(users)
+
+    def _choose_ways(self, users: dict[int, set[int]]) -> None:
+        """Which rows first look at the most likely tokens alone (`adaptive.pool`), and which need not try.
+
+        users: the rows that use a filter, by its place.
+        """
+        early = {row for place, rows in users.items() if place < FIRST_LEADING for row in rows}
+        leading = {row for place, rows in users.items() if FIRST_LEADING <= place <= LAST_LEADING for row in rows}
+        leading |= {row for g in self.groups if g.kind.drops or g.kind.sometimes_greedy for row in g.rows}
+        early |= {row for g in self.groups if g.kind.reshapes() for row in g.rows}
+        quick = sorted(leading - early) if self.device.type == "cpu" else []
+        self.quick = quick
+        self.slow = sorted({*range(len(self.settings))} - {*quick})
+        self.quick_index = None if not self.slow else self._column(quick)
+        self.uses_top_p = any(CHAIN[one.place].name == "top_p" for one in self.active)
+        self.plain = all(s.policy == Fixed(1.0) for s in self.settings)
+        self.edges = find_edges(self.filters, self)
+        self.shown = shown(self.filters)
+        self.absent = torch.full((len(self.settings),), torch.nan, dtype=torch.float64, device=self.device)
 
     def _bias(self) -> tuple[tuple[Tensor, Tensor], Tensor] | None:
         """((row, token) indices, what is added there); None if nobody has a bias."""
@@ -120,6 +156,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.settings)
 
+    @property
+    def positions(self) -> Tensor:
+        """Position of each row's next token, int64 `[rows]`."""
+        return self.dice.positions
+
     def change(
         self,
         keep: Sequence[int],
@@ -135,7 +176,9 @@ class Rows:
         settings = [anew.get(row, self.settings[row]) for row in keep]
         changed = Rows([*settings, *join], self.device)
         stay = torch.tensor(keep, dtype=torch.int64, device=self.device)
-        changed.positions[: len(keep)] = self.positions[stay]
+        positions = changed.dice.positions
+        positions[: len(keep)] = self.dice.positions[stay]
+        changed.dice = Dice(changed.seeds, positions)
         old = {group.kind: group for group in self.groups}
         for group in changed.groups:
             before = old.get(group.kind)
@@ -150,6 +193,33 @@ class Rows:
             if pairs:
                 changed.repetition.copy_from(self.repetition, pairs)
         return changed
+
+
+class Edges(NamedTuple):
+    """Where the filters that keep the most likely tokens end, `[rows, 1]` of the rows that look at candidates first.
+
+    last: which candidate top_k keeps last. mass: probability of what is left where all candidates are left; infinite
+    if it is not known. share: the share of it that top_p keeps; infinite for all. lowest: what min_p keeps of logits
+    less their maximum.
+    """
+
+    last: Tensor
+    mass: Tensor
+    share: Tensor
+    lowest: Tensor
+
+
+def find_edges(columns: Columns, rows: Rows) -> Edges:
+    """From the filters' parameters in force."""
+    if rows.quick_index is not None:
+        columns = {name: columns[name][rows.quick_index] for name in ("top_k", "top_p", "min_p")}
+    k, p, low = (columns[name][:, None] for name in ("top_k", "top_p", "min_p"))
+    return Edges(
+        last=k.nan_to_num(float(COUNT)).clamp(1.0, float(COUNT)).long() - 1,
+        mass=torch.where(k.isnan(), torch.ones_like(k), torch.inf),
+        share=torch.where(p < 1.0, p, torch.inf),
+        lowest=min_p_floor(low.nan_to_num(0.0)),
+    )
 
 
 def _moves(new: list[int], staying: Sequence[int], keep: Sequence[int], old: list[int]) -> list[tuple[int, int]]:

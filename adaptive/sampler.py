@@ -4,6 +4,7 @@ Every row of the batch has its own policy, filters, penalties, seed, position an
 tensors all the way: nothing here loops over rows, and the result of a row does not depend on its company.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +12,20 @@ import torch
 from torch import Tensor
 
 from adaptive.calls import absorb, decide, reshape
-from adaptive.draw import draw, uniform
-from adaptive.entropy import LOWEST_LOG_PROBABILITY, Statistics, log_probabilities, measure, row_sum
-from adaptive.filters import CHAIN, Filters, max_surprisal_kept
+from adaptive.draw import uniform
+from adaptive.entropy import LOWEST_LOG_PROBABILITY, Statistics, measure, row_sum
+from adaptive.filters import CHAIN, Filters
 from adaptive.info import Columns as InfoColumns
-from adaptive.info import Fault, Report, pack
+from adaptive.info import Fault, Report, pack, shown
+from adaptive.moments import Ranked, rank
 from adaptive.parameters import ParameterError
 from adaptive.policies import Columns, Control, Fixed, Outcome
 from adaptive.policies.base import LARGEST_VOCABULARY
+from adaptive.pool import Pool, Setting, merged, part, pools
 from adaptive.rows import Rows, RowSettings
 
-_COLDEST = 1e-12
-"""A lower temperature changes nothing that a float32 logit can show, and its inverse might be infinite."""
+_LARGEST_INVERSE = 1e12
+"""Of a temperature: a lower one changes nothing that a float32 logit can show, and infinity times 0 would be NaN."""
 _DICE = 0x5851F42D4C957F2D
 """Sets the random numbers of xtc apart from those of the draw."""
 
@@ -38,45 +41,74 @@ class Masks:
 
 @dataclass(slots=True)
 class Shaped:
-    """A step before the draw: what was measured and decided, and the distribution to draw from.
+    """A step before the draw: what was measured and decided, and what is left to draw from.
 
-    changed: logits after step 2. scaled: log probabilities after step 4. probabilities: after step 6. kept: which
-    tokens can be drawn, all three `[rows, vocab]`. greedy: rows that take the most likely token, None if there can be
-    none. reshaped: rows whose policy reshapes, None if there are none.
+    ranked: the logits after step 2. inverse: 1 / temperature, 1 where greedy. columns: the filters' parameters in
+    force. figures: `adaptive.pool.FIGURES`. greedy: rows that take the most likely token, None if there can be none.
+    reshaped: rows whose policy reshapes, None if there are none. All but ranked and pools `[rows]`.
     """
 
     statistics: Statistics
     control: Control
-    changed: Tensor
-    scaled: Tensor
-    kept: Tensor
-    kept_mass: Tensor
-    probabilities: Tensor
-    constraint_mass: Tensor
-    top_k: Tensor
-    top_p: Tensor
-    min_p: Tensor
+    ranked: Ranked
+    inverse: Tensor
+    columns: Columns
+    constraint_mass: Tensor | None
+    pools: list[Pool]
+    figures: Columns
     greedy: Tensor | None
     reshaped: Tensor | None
 
+    @property
+    def changed(self) -> Tensor:
+        """The logits after step 2, `[rows, vocab]`."""
+        return self.ranked.logits
+
+    def draw(self, u: Tensor) -> Tensor:
+        """A token of each row, int64 `[rows]`. u: one number in [0, 1) a row."""
+        tokens = torch.zeros_like(u, dtype=torch.int64)
+        for pool in self.pools:
+            drawn = pool.draw(part(u, pool.index))
+            tokens = drawn if pool.index is None else tokens.index_copy(0, pool.index, drawn)
+        return tokens
+
+    def scaled(self, ids: Tensor) -> Tensor:
+        """Log probabilities of tokens `[rows, n]` after temperature, float64."""
+        shifted = self.ranked.logits.gather(-1, ids) - self.ranked.best.values[:, :1]
+        return shifted.double().mul_(self.inverse[:, None]).sub_(self.figures["log_sum"][:, None])
+
+    def logprob(self, ids: Tensor, drawn: bool = False) -> Tensor:
+        """Log probabilities of tokens `[rows, n]` in the distribution to draw from; NaN for what cannot be drawn.
+
+        drawn: they come from `draw`, so that there is no need to ask.
+        """
+        logs = self.scaled(ids) - self.figures["kept_mass"].log()[:, None]
+        if self.greedy is not None:
+            logs = logs.masked_fill(self.greedy[:, None], 0.0)
+        held = torch.zeros_like(logs, dtype=torch.bool)
+        for pool in self.pools:
+            chosen = part(ids, pool.index)
+            if self.reshaped is not None and pool.ids is None:  # only rows that look at everything are reshaped
+                new = pool.weights.gather(-1, chosen).log().double()
+                new = torch.where(part(self.reshaped, pool.index)[:, None], new, part(logs, pool.index))
+                logs = new if pool.index is None else logs.index_copy(0, pool.index, new)
+            if not drawn:
+                here = pool.holds(chosen) & (part(logs, pool.index) > -torch.inf)
+                held = here if pool.index is None else held.index_copy(0, pool.index, here)
+        return logs if drawn else logs.masked_fill(~held, torch.nan)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """The distribution to draw from, `[rows, vocab]`."""
+        whole = torch.zeros_like(self.changed)
+        for pool in self.pools:
+            p = pool.probabilities(whole.shape[-1]).to(whole.dtype)
+            whole = p if pool.index is None else whole.index_copy(0, pool.index, p)
+        return whole
+
     def log_probabilities(self) -> Tensor:
         """Logarithms of the distribution to draw from, `[rows, vocab]`; -inf for what cannot be drawn."""
-        logs = self.probabilities.log()
-        if self.greedy is not None:
-            best = torch.zeros_like(self.kept).scatter(-1, self.changed.argmax(-1, keepdim=True), True)
-            logs = torch.where(self.greedy[:, None], torch.where(best, 0.0, -torch.inf), logs)
-        return logs
-
-    def logprob(self, ids: Tensor) -> Tensor:
-        """Log probabilities of tokens `[rows, n]` in the distribution to draw from; NaN for what cannot be drawn."""
-        logs = self.scaled.gather(-1, ids) - self.kept_mass.log()[:, None]
-        if self.reshaped is not None:
-            logs = torch.where(self.reshaped[:, None], self.probabilities.gather(-1, ids).log(), logs)
-        logs = logs.masked_fill(~self.kept.gather(-1, ids), torch.nan)
-        if self.greedy is not None:
-            best = ids == self.changed.argmax(-1, keepdim=True)
-            logs = torch.where(self.greedy[:, None], torch.where(best, 0.0, torch.nan), logs)
-        return logs
+        return self.probabilities.log()
 
 
 def step(logits: Tensor, rows: Rows, masks: Masks | None = None, tokens: Tensor | None = None) -> tuple[Tensor, Report]:
@@ -94,86 +126,64 @@ def step(logits: Tensor, rows: Rows, masks: Masks | None = None, tokens: Tensor 
     7. The policies' states take in what was drawn; every row is one position further.
     """
     shaped = shape(logits, rows, masks)
-    if tokens is None:
-        tokens = draw(shaped.probabilities, uniform(rows.seeds, rows.positions))
-        if shaped.greedy is not None:
-            tokens = torch.where(shaped.greedy, shaped.changed.argmax(-1), tokens)
-    return tokens, conclude(shaped, rows, tokens)
+    if tokens is not None:
+        return tokens, conclude(shaped, rows, tokens)
+    tokens = shaped.draw(rows.dice.next())
+    return tokens, conclude(shaped, rows, tokens, drawn=True)
 
 
 def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     """Steps 1 to 6 up to the draw."""
     statistics = measure(logits)
-    changed, constraint_mass = _change(statistics, rows, masks)
+    z, constraint_mass = _change(statistics, rows, masks)
+    untouched = z is statistics.logits
+    changed = statistics.source if untouched else rank(z)
     control = decide(statistics, rows)
-    scaled = _scale(changed, control.temperature)
-    columns = _filter_columns(control, rows)
-    left = _filter(scaled, control, columns, rows)
-    logs = log_probabilities(scaled)
-    kept = left > -torch.inf
-    weights = logs.exp().masked_fill_(~kept, 0.0)
-    kept_mass = row_sum(weights)
-    probabilities = weights.div_(kept_mass[:, None])
-    reshaped = reshape(probabilities, control, rows)
-    greedy = control.temperature == 0 if any(group.kind.sometimes_greedy for group in rows.groups) else None
+    temperature = control.temperature.double()
+    inverse = temperature.reciprocal().clamp_max_(_LARGEST_INVERSE)
+    greedy = None
+    if any(group.kind.sometimes_greedy for group in rows.groups):
+        greedy = temperature == 0
+        inverse = inverse.masked_fill(greedy, 1.0)
+    setting = Setting(control, inverse, _filter_columns(control, rows), _xtc_dice(rows), greedy)
+    found = pools(changed, statistics.moments if untouched else None, rows, setting)
+    figures = merged(found, len(rows))
+    reshaped = _reshaped(found, figures, control, rows)
     return Shaped(
-        statistics=statistics,
-        control=control,
-        changed=changed,
-        scaled=logs,
-        kept=kept,
-        kept_mass=kept_mass,
-        probabilities=probabilities,
-        constraint_mass=constraint_mass,
-        top_k=columns["top_k"],
-        top_p=columns["top_p"],
-        min_p=columns["min_p"],
-        greedy=greedy,
-        reshaped=reshaped,
+        statistics, control, changed, inverse, setting.columns, constraint_mass, found, figures, greedy, reshaped
     )
 
 
-def conclude(shaped: Shaped, rows: Rows, tokens: Tensor) -> Report:
-    """Report what was drawn, and step 7."""
-    statistics = shaped.statistics
-    drawn = tokens[:, None]
-    p, logs = shaped.probabilities, shaped.scaled
-    final_entropy = shaped.kept_mass.log() - row_sum(p * logs)
-    if shaped.reshaped is not None:
-        final_entropy = torch.where(shaped.reshaped, -row_sum(torch.where(p > 0, p * p.log(), 0.0)), final_entropy)
+def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) -> Report:
+    """Report which tokens were taken, and step 7. drawn: they come from `shaped.draw`."""
+    statistics, ids = shaped.statistics, tokens[:, None]
+    logit = statistics.logits.gather(-1, ids)
+    filtered = shaped.logprob(ids, drawn)[:, 0]
     columns = InfoColumns(
         statistics=statistics,
         control=shaped.control,
         fault=faults(shaped),
-        top_k=shaped.top_k,
-        top_p=shaped.top_p,
-        min_p=shaped.min_p,
-        final_entropy=final_entropy,
-        effective=shaped.kept.sum(-1),
-        top_token_prob=p.amax(-1),
-        scaled_entropy=-row_sum(logs.exp() * logs),
-        kept_mass=shaped.kept_mass,
-        constraint_mass=shaped.constraint_mass,
+        filters=rows.shown if shaped.columns is rows.filters else shown(shaped.columns),
+        figures=_shown(shaped),
+        constraint_mass=rows.absent if shaped.constraint_mass is None else shaped.constraint_mass,
+        absent=rows.absent,
         tokens=tokens,
-        logprob=_pick(statistics.logits, tokens) - statistics.log_normalizer,
-        filtered_logprob=shaped.logprob(drawn)[:, 0],
+        logprob=logit[:, 0] - statistics.log_normalizer,
+        filtered_logprob=filtered,
+        larger=_larger(statistics.source, logit),
     )
-    if shaped.greedy is not None:
-        _report_greedy(columns, shaped.greedy)
-    after = torch.where(_pick(shaped.kept, tokens), shaped.kept_mass.log(), 0.0) - _pick(logs, tokens)
-    # Of a token that the model rules out (only scoring meets one) no mean would recover.
-    surprisal = -columns.logprob.clamp_min(LOWEST_LOG_PROBABILITY)
-    outcome = Outcome(statistics.entropy, columns.final_entropy, surprisal, after)
-    states = absorb(rows, outcome, columns.fault)
+    states = None
+    if any(group.state for group in rows.groups):
+        states = absorb(rows, _outcome(shaped, columns, ids), columns.fault)
     if rows.repetition is not None:
         rows.repetition.append(tokens[rows.repetition.index])
-    rows.positions = rows.positions + 1
+    rows.dice.advance()
     choices = None
     if rows.candidates:
-        values, ids = statistics.logits.topk(min(rows.candidates, statistics.vocab_size), -1)
-        likely = values - statistics.log_normalizer[:, None]
-        choices = torch.stack([ids.double(), likely.double(), shaped.logprob(ids).double()], -1)
-    return Report(pack(columns, states, choices), rows.figures, rows.faults)
+        values, likely = statistics.logits.topk(min(rows.candidates, statistics.vocab_size), -1)
+        logs = values - statistics.log_normalizer[:, None]
+        choices = torch.stack([likely.double(), logs.double(), shaped.logprob(likely)], -1)
+    return Report(pack(columns, states, choices), statistics.vocab_size, rows.figures, rows.faults)
 
 
 def get_sampling_info(
@@ -207,14 +217,25 @@ def get_sampling_info(
     }
 
 
-def _pick(columns: Tensor, tokens: Tensor) -> Tensor:
-    return columns.gather(-1, tokens[:, None])[:, 0]
+def _larger(ranked: Ranked, logit: Tensor) -> Tensor:
+    """How many logits are larger, `[rows]`. logit: `[rows, 1]`."""
+    best = ranked.best.values
+    larger = (best > logit).sum(-1)
+    if best.shape[-1] == ranked.logits.shape[-1]:
+        return larger
+    if logit.device.type != "cpu":
+        return (ranked.logits > logit).sum(-1)
+    beyond = logit < best[:, -1:]
+    if bool(beyond.any()):
+        for row in beyond.nonzero()[:, 0].tolist():
+            larger[row] = (ranked.logits[row] > logit[row]).count_nonzero()
+    return larger
 
 
-def _change(statistics: Statistics, rows: Rows, masks: Masks | None) -> tuple[Tensor, Tensor]:
-    """Step 2: (changed logits, the model's own mass that constraints left, NaN without one)."""
+def _change(statistics: Statistics, rows: Rows, masks: Masks | None) -> tuple[Tensor, Tensor | None]:
+    """Step 2: (changed logits, the model's own mass that constraints left, NaN without one; None if none has one)."""
     z = statistics.logits
-    mass = torch.full_like(statistics.entropy, torch.nan)
+    mass = None
     if rows.bias is not None:
         places, values = rows.bias
         z = z.index_put(places, values.to(z.dtype), accumulate=True)
@@ -223,57 +244,71 @@ def _change(statistics: Statistics, rows: Rows, masks: Masks | None) -> tuple[Te
         z = z.index_copy(0, index, rows.repetition.apply(z[index]))
     if masks is not None and masks.allowed is not None:
         index, allowed = masks.allowed
-        mass[index] = row_sum(log_probabilities(statistics.logits[index]).exp() * allowed)
+        mass = torch.full_like(statistics.entropy, torch.nan)
+        mass[index] = row_sum(statistics.logits[index].softmax(-1) * allowed).double()
         z = z.index_copy(0, index, z[index].masked_fill(~allowed, -torch.inf))
     if masks is not None and masks.ruled_out is not None:
         z = z.index_put(masks.ruled_out, z.new_tensor(-torch.inf))
     return z, mass
 
 
-def _scale(z: Tensor, temperature: Tensor) -> Tensor:
-    """Step 4, relative to the largest logit so that a low temperature cannot overflow. Greedy rows scale by 1."""
-    divisor = torch.where(temperature > 0, temperature.clamp(min=_COLDEST), 1.0).to(z.dtype)
-    return (z - z.amax(-1, keepdim=True)) / divisor[:, None]
-
-
 def _filter_columns(control: Control, rows: Rows) -> Columns:
     """The parameters of the filters in force, `[rows]`: the request's, or what its policy sets in place of them."""
-    columns = dict(rows.filters)
-    for name, least, most in (("top_k", 1.0, float(LARGEST_VOCABULARY)), ("top_p", 0.0, 1.0), ("min_p", 0.0, 1.0)):
-        chosen = getattr(control, name)
-        if chosen is not None:
-            columns[name] = torch.where(chosen.isnan(), columns[name], chosen.clamp(least, most))
-    return columns
+    chosen = {name: getattr(control, name) for name in ("top_k", "top_p", "min_p")}
+    if all(column is None for column in chosen.values()):
+        return rows.filters
+    most = {"top_k": float(LARGEST_VOCABULARY), "top_p": 1.0, "min_p": 1.0}
+    return rows.filters | {
+        name: torch.where(column.isnan(), rows.filters[name], column.clamp(float(name == "top_k"), most[name]))
+        for name, column in chosen.items()
+        if column is not None
+    }
 
 
-def _filter(scaled: Tensor, control: Control, columns: Columns, rows: Rows) -> Tensor:
-    """Step 5: the scaled logits with -inf for what is removed."""
-    left = scaled
-    if control.max_surprisal is not None:
-        most = control.max_surprisal.nan_to_num(torch.inf)[:, None]
-        left = left.masked_fill(~max_surprisal_kept(left, most), -torch.inf)
-    if any(CHAIN[active.place].name == "xtc" for active in rows.active):
-        columns = columns | {"dice": uniform(rows.seeds ^ _DICE, rows.positions)}
-    for active in rows.active:
-        index = active.index
-        part = left if index is None else left[index]
-        chosen = {name: (c if index is None else c[index])[:, None] for name, c in columns.items()}
-        part = part.masked_fill(~CHAIN[active.place].kept(part, chosen, rows.largest_k), -torch.inf)
-        left = part if index is None else left.index_copy(0, index, part)
-    return left
+def _xtc_dice(rows: Rows) -> Tensor | None:
+    if not any(CHAIN[active.place].name == "xtc" for active in rows.active):
+        return None
+    return uniform(rows.seeds ^ _DICE, rows.dice.positions)
+
+
+def _reshaped(found: list[Pool], figures: Columns, control: Control, rows: Rows) -> Tensor | None:
+    """Let the policies that reshape do so to what they draw from; which rows `[rows]` that are, or None."""
+    if not any(group.kind.reshapes() for group in rows.groups):
+        return None
+    pool = found[-1]  # rows of such a policy take the long way, which comes last
+    reshaped = reshape(pool.weights, pool.index, control, rows)
+    q = pool.weights
+    changed = part(reshaped, pool.index)
+    new = {"final_entropy": -row_sum(torch.where(q > 0, q * q.log(), 0.0)), "top_token_prob": q.amax(-1)}
+    for name, column in new.items():
+        column = torch.where(changed, column.double(), part(figures[name], pool.index))
+        figures[name] = column if pool.index is None else figures[name].index_copy(0, pool.index, column)
+    return reshaped
 
 
 def faults(shaped: Shaped) -> Tensor:
-    """Why each row cannot be drawn: a `Fault`, `[rows]`."""
-    nothing = shaped.statistics.failed | ~shaped.kept.any(-1)
-    undecided = ~shaped.control.temperature.isfinite()
-    return torch.where(nothing, int(Fault.LOGITS), torch.where(undecided, int(Fault.POLICY), int(Fault.NONE)))
+    """Why each row cannot be drawn: a `Fault`, `[rows]`, float64."""
+    temperature, maximum = shaped.control.temperature, shaped.statistics.maximum
+    if shaped.ranked is not shaped.statistics.source:
+        maximum = maximum + shaped.ranked.best.values[:, 0]
+    if maximum.device.type == "cpu" and math.isfinite(float((maximum + temperature).sum())):
+        return torch.zeros_like(maximum)
+    undecided = torch.where(temperature.isfinite(), float(Fault.NONE), float(Fault.POLICY))
+    return torch.where(maximum.isfinite(), undecided, float(Fault.LOGITS))
 
 
-def _report_greedy(columns: InfoColumns, greedy: Tensor) -> None:
-    """The figures of rows that take the most likely token, in place."""
-    columns.final_entropy = columns.final_entropy.masked_fill(greedy, 0.0)
-    columns.effective = torch.where(greedy, columns.effective.clamp(max=1), columns.effective)
-    columns.top_token_prob = columns.top_token_prob.masked_fill(greedy, 1.0)
-    columns.scaled_entropy = columns.scaled_entropy.masked_fill(greedy, torch.nan)
-    columns.kept_mass = columns.kept_mass.masked_fill(greedy, torch.nan)
+def _outcome(shaped: Shaped, columns: InfoColumns, drawn: Tensor) -> Outcome:
+    after = torch.where(columns.filtered_logprob.isnan(), 0.0, shaped.figures["kept_mass"].log())
+    kept_surprisal = after - shaped.scaled(drawn)[:, 0]
+    # Of a token that the model rules out (only scoring meets one) no mean would recover.
+    surprisal = -columns.logprob.clamp_min(LOWEST_LOG_PROBABILITY)
+    kept_surprisal = kept_surprisal.clamp_max(-LOWEST_LOG_PROBABILITY)
+    return Outcome(shaped.statistics.entropy, columns.figures["final_entropy"], surprisal, kept_surprisal)
+
+
+def _shown(shaped: Shaped) -> Columns:
+    """The figures as they are reported: rows that take the most likely token have some of their own."""
+    if shaped.greedy is None:
+        return shaped.figures
+    own = {"final_entropy": 0.0, "top_token_prob": 1.0, "scaled_entropy": torch.nan, "kept_mass": torch.nan}
+    return shaped.figures | {name: shaped.figures[name].masked_fill(shaped.greedy, own[name]) for name in own}

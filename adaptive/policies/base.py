@@ -68,6 +68,8 @@ class Policy(Declared):
     """The figures of its state; most policies have none."""
     sets_filters: ClassVar[bool] = False
     """Whether its control sets top_k, top_p or min_p."""
+    drops: ClassVar[bool] = False
+    """Whether its control sets max_surprisal."""
     sometimes_greedy: ClassVar[bool] = False
     """Whether its control may give temperature 0."""
 
@@ -112,6 +114,11 @@ class Policy(Declared):
         """The distribution to draw from, given the filtered one, both `[rows, vocab]`. Only a kind that overrides it
         is asked. A token of probability 0 must keep it."""
         return probabilities
+
+    @classmethod
+    def reshapes(cls) -> bool:
+        """Whether it overrides `reshape`."""
+        return cls.reshape.__func__ is not Policy.reshape.__func__  # type: ignore[attr-defined]
 
 
 def lowest_temperature(default: float = 0.1) -> Any:

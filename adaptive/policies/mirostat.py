@@ -24,6 +24,7 @@ class Mirostat(Policy):
     """
 
     name: ClassVar[str] = "mirostat"
+    drops: ClassVar[bool] = True
     state: ClassVar[tuple[StateValue, ...]] = (StateValue("mu", "Largest surprisal that stays.", "nats"),)
     tau: float = number(3 * math.log(2), "Target surprisal; 3 bits by default.", unit="nats", minimum=0.0)
     eta: float = number(0.1, "Learning rate.", minimum=0.0)

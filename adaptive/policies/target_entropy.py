@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from adaptive.entropy import Statistics, moments
+from adaptive.entropy import Statistics
+from adaptive.moments import tempered
 from adaptive.parameters import number
 from adaptive.policies.base import (
     Columns,
@@ -18,9 +19,20 @@ from adaptive.policies.base import (
     lowest_temperature,
 )
 
-_STAGES = ((torch.float32, 1e-4, 8), (torch.float64, 1e-9, 28))
-"""Type, tolerance in nats and rounds. Float32 cannot tell the entropy of a large vocabulary much better. Newton mostly
-takes three rounds and one; the worst row that we could find takes 19 of the second."""
+
+class _Stage(NamedTuple):
+    """How the search computes: entropy is known to `near` nats, and a last step of Newton may leave `rest`."""
+
+    dtype: torch.dtype
+    near: float
+    rest: float
+    rounds: int
+
+
+_QUICK, _PRECISE = _Stage(torch.float32, 5e-7, 2e-7, 12), _Stage(torch.float64, 1e-9, 1e-8, 28)
+"""Newton mostly takes two or three rounds; the worst row that we could find takes 19 of the second."""
+_SMALL_VOCABULARY, _HIGH_TARGET, _TINY_SLOPE = 2048, 5.0, 0.05
+"""Where float64 costs nothing, where float32 may miss 1e-6 nats, and where that would show in the temperature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,56 +55,72 @@ class TargetEntropy(Policy):
     def control(cls, statistics: Statistics, parameters: Columns, state: Columns) -> Control:
         target = parameters["target_entropy"]
         low, high = parameters["min_temperature"].log(), parameters["max_temperature"].log()
-        shifted = statistics.logits - statistics.maximum[:, None]
-        u, saturated = solve(shifted, target, low, high)
-        # The ends of what temperature can do at all, neither of which it reaches: T -> 0 leaves the ties at the top,
-        # T -> inf all that is possible.
-        least = (shifted == 0).sum(-1).double().log()
-        most = statistics.possible.double().log()
-        infeasible = saturated & ((target <= least) | (target >= most))
-        return Control(u.exp(), saturated=saturated, infeasible=infeasible)
+        u, saturated = solve(statistics, target, low, high)
+        return Control(u.exp(), saturated=saturated, infeasible=_infeasible(statistics, target, saturated))
 
 
-def solve(shifted: Tensor, target: Tensor, bottom: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
-    """Find u = ln T in [bottom, top] with H(softmax(shifted / T)) = target, for every row at once, to 1e-6 nats.
+def _infeasible(statistics: Statistics, target: Tensor, saturated: Tensor) -> Tensor:
+    """Where no temperature at all has the target. The ends, neither of which is reached: T -> 0 leaves the ties at the
+    top, T -> inf all that is possible."""
+    if saturated.device.type == "cpu" and not bool(saturated.any()):
+        return saturated
+    least = (statistics.logits == statistics.maximum[:, None]).sum(-1).double().log()
+    most = statistics.possible.double().log()
+    return saturated & ((target <= least) | (target >= most))
 
-    shifted: logits less their maximum, `[rows, vocab]`. target: nats, `[rows]`. bottom, top: `[rows]`.
-    Returns (u `[rows]`, whether the target lies beyond a bound, which is then taken, `[rows]`). Float32 gets near;
-    float64 starts anew from there, for where varentropy is tiny a small error in entropy is a large one in u.
+
+def solve(statistics: Statistics, target: Tensor, bottom: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
+    """Find u = ln T in [bottom, top] at which softmax(logits / T) has the target entropy, for every row at once, to
+    1e-6 nats.
+
+    target: nats; all `[rows]`. Returns (u, whether the target lies beyond a bound, which is then taken), `[rows]`.
+    Rows for which float32 may not do go on in float64 from where it got.
     """
     u = torch.zeros_like(target).clamp(bottom, top)
-    for stage in _STAGES:
-        u, saturated = _search(shifted, target, bottom, top, u, *stage)
+    done = saturated = torch.zeros_like(u, dtype=torch.bool)
+    u, saturated, slope, done = _search(statistics, target, bottom, top, u, saturated, done, _QUICK)
+    done = done & (target <= _HIGH_TARGET) & (slope >= _TINY_SLOPE) & (statistics.vocab_size >= _SMALL_VOCABULARY)
+    if u.device.type == "cpu" and bool(done.all()):
+        return u, saturated
+    u, saturated, _, _ = _search(statistics, target, bottom, top, u, saturated, done, _PRECISE)
     return u, saturated
 
 
 def _search(
-    shifted: Tensor, target: Tensor, bottom: Tensor, top: Tensor, u: Tensor, dtype: torch.dtype, near: float, most: int
-) -> tuple[Tensor, Tensor]:
-    """Newton's iteration on u within a bracket that shrinks, from a first u, in at most `most` rounds; see `solve`."""
+    statistics: Statistics,
+    target: Tensor,
+    bottom: Tensor,
+    top: Tensor,
+    u: Tensor,
+    saturated: Tensor,
+    done: Tensor,
+    stage: _Stage,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Newton's iteration within a bracket that shrinks, of the rows that are not done; see `solve`.
+
+    Returns (u, saturated, dH/du, done). A step is one of Newton on ln H over u, which is straighter than H.
+    """
     low, high = bottom, top
-    h, slope = torch.zeros_like(u), torch.ones_like(u)
-    done, saturated, tried_low, tried_high = (torch.zeros_like(u, dtype=torch.bool) for _ in range(4))
-    for _ in range(most):
+    h, slope = statistics.moments.entropy, statistics.moments.varentropy
+    tried_low, tried_high = torch.zeros_like(done), torch.zeros_like(done)
+    unknown = ~done if stage is _PRECISE else u != 0  # T = 1 was measured before anything else
+    for _ in range(stage.rounds):
         # A row that is done keeps its u, so that it does not depend on how long its neighbours take. On the CPU it
         # costs nothing more; on a GPU to ask which rows are done would stall the step, so there all are computed.
-        rows = (~done).nonzero()[:, 0] if u.device.type == "cpu" else None
-        if rows is not None and len(rows) == 0:
+        if u.device.type != "cpu":
+            h, slope = _moments(statistics, u, None, stage.dtype)
+        elif len(places := unknown.nonzero()[:, 0]):
+            h, slope = _renewed(h, slope, places, _moments(statistics, u[places], places, stage.dtype))
+        elif bool(done.all()):
             break
-        part = shifted if rows is None or len(rows) == len(u) else shifted[rows]
-        scale = (-u).exp()[:, None] if rows is None else (-u[rows]).exp()[:, None]
-        found = moments(part.to(dtype) * scale.to(dtype))
-        if rows is None:
-            h, slope = (column.double() for column in found)
-        else:
-            h[rows], slope[rows] = (column.double() for column in found)
         error = target - h
-        beyond = ((u >= top) & (error > near)) | ((u <= bottom) & (error < -near))
+        cold, hot = u <= bottom, u >= top
+        beyond = (hot & (error > stage.near)) | (cold & (error < -stage.near))
         saturated = torch.where(done, saturated, beyond)
-        done = done | beyond | (error.abs() <= near) | error.isnan()
+        done = done | beyond | (error.abs() <= stage.near) | error.isnan()
         low, high = torch.where(error > 0, u, low), torch.where(error > 0, high, u)
-        tried_low, tried_high = tried_low | (u <= bottom), tried_high | (u >= top)
-        step = error / slope.clamp_min(1e-300)
+        tried_low, tried_high = tried_low | cold, tried_high | hot
+        step = ((target / h).log() * h / slope.clamp_min(1e-300)).nan_to_num(nan=torch.inf)  # h = 0: hotter
         newton = u + step
         # Outside the bracket: a bound that is still untried, or else half of what is left.
         goal = torch.where((newton >= high) & ~tried_high, top, (low + high) / 2)
@@ -100,5 +128,19 @@ def _search(
         inside = (newton > low) & (newton < high)
         u = torch.where(done, u, torch.where(inside, newton, goal))
         # What a small step of Newton leaves is of the order of error times step, and need not be measured.
-        done = done | (inside & (step.abs() < 1e-2) & ((error * step).abs() < 10 * near))
-    return u, saturated
+        done = done | (inside & (step.abs() < 1e-2) & ((error * step).abs() < stage.rest))
+        unknown = ~done
+    return u, saturated, slope, done
+
+
+def _moments(statistics: Statistics, u: Tensor, places: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Entropy and its slope in u where ln T = u, of some places among the rows; None means all."""
+    rows = statistics.index if places is None else places if statistics.index is None else statistics.index[places]
+    moments = tempered(statistics.source, (-u).exp(), rows, order=2, dtype=dtype)
+    return moments.entropy, moments.varentropy
+
+
+def _renewed(h: Tensor, slope: Tensor, places: Tensor, new: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    if len(places) == len(h):
+        return new
+    return h.index_copy(0, places, new[0]), slope.index_copy(0, places, new[1])

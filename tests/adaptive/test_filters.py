@@ -5,7 +5,7 @@ import torch
 from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 import adaptive
-from adaptive.filters import top_p_kept
+from adaptive.nucleus import _edges_by_sort, edges_by_bins
 
 A = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
 
@@ -132,11 +132,14 @@ def test_the_distribution_equals_hugging_faces_on_a_thousand_random_rows():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_top_p_by_candidates_equals_top_p_by_a_whole_sort(seed):
-    """The quick path looks at few candidates first; flat rows and ties must come out the same."""
+def test_top_p_by_bins_equals_top_p_by_a_whole_sort(seed):
+    """Flat rows, ties, one token, impossible tokens."""
     generator = torch.Generator().manual_seed(seed)
-    rows = torch.randn(6, 500, generator=generator) * torch.tensor([[0.01], [0.3], [1.0], [3.0], [9.0], [1.0]])
+    rows = torch.randn(8, 501, generator=generator) * torch.tensor([0.01, 0.3, 1.0, 3.0, 9.0, 1.0, 0.0, 90.0])[:, None]
     rows[5] = rows[5].round()  # many ties
+    rows[1, ::3] = -torch.inf
     rows -= rows.amax(-1, keepdim=True)
-    p = torch.rand(6, 1, generator=generator, dtype=torch.float64)
-    assert torch.equal(top_p_kept(rows, p, 16), top_p_kept(rows, p, 500))
+    p = torch.rand(8, 1, generator=generator, dtype=torch.float64)
+    weights = rows.softmax(-1)
+    for found, expected in zip(edges_by_bins(rows, weights, p), _edges_by_sort(rows, weights, p), strict=True):
+        assert torch.equal(found, expected)

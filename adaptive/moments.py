@@ -1,0 +1,146 @@
+"""Moments of softmax(logits / temperature) of whole rows, in as few passes over the vocabulary as can be."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from adaptive.candidates import COUNT, Candidates, best
+from adaptive.scratch import scratch
+
+CHUNK = 4
+"""Rows that are worked on at a time on the CPU."""
+_SHARED_OUT = 32_767
+"""An operation of torch on more numbers than this is shared out among threads."""
+
+
+@dataclass(slots=True)
+class Ranked:
+    """Logits `[rows, vocab]` and the most likely tokens; on a GPU only the first of these."""
+
+    logits: Tensor
+    best: Candidates
+
+    def scaled(self, rows: Tensor | slice, inverse: Tensor, out: Tensor) -> Tensor:
+        """(logits - maximum) * inverse of some rows, `[n, vocab]`. inverse: `[n, 1]`, 1 / temperature."""
+        return torch.sub(self.logits[rows], self.best.values[rows, :1], out=out).mul_(inverse)
+
+
+class Moments(NamedTuple):
+    """Of softmax(y), where the largest y is 0; float64 `[rows]`. log_sum: ln of the sum of exp(y). mean, square: the
+    means of y and of y squared; square is that of mean if it was not asked for."""
+
+    log_sum: Tensor
+    mean: Tensor
+    square: Tensor
+
+    @property
+    def entropy(self) -> Tensor:
+        """Nats."""
+        return (self.log_sum - self.mean).clamp_min_(0.0)
+
+    @property
+    def varentropy(self) -> Tensor:
+        """Nats squared."""
+        return (self.square - self.mean.square()).clamp_min_(0.0)
+
+
+def rank(logits: Tensor) -> Ranked:
+    """Logits `[rows, vocab]` with their most likely tokens."""
+    return Ranked(logits, _together([_best(logits[part]) for part in chunks(logits)]))
+
+
+def rank_and_measure(logits: Tensor) -> tuple[Ranked, Moments]:
+    """The same, and the moments at temperature 1: one visit to the rows instead of two."""
+    space = room(logits, 4, len(logits))
+    found, sums = [], []
+    for part in chunks(logits):
+        z = logits[part]
+        best = _best(z)
+        y = torch.sub(z, best.values[:, :1], out=space[3, : len(z)])
+        sums.append(_sums(y, best.ids, space[:3]))
+        found.append(best)
+    return Ranked(logits, _together(found)), _moments(join(sums, -1))
+
+
+def _together(found: list[Candidates]) -> Candidates:
+    return found[0] if len(found) == 1 else Candidates(*map(torch.cat, zip(*found, strict=True)))
+
+
+def _best(logits: Tensor) -> Candidates:
+    return best(logits, COUNT if logits.device.type == "cpu" else 1)
+
+
+def tempered(
+    ranked: Ranked,
+    inverse: Tensor,
+    rows: Tensor | None = None,
+    order: int = 1,
+    dtype: torch.dtype | None = None,
+) -> Moments:
+    """Moments up to `order` of softmax((logits - maximum) * inverse), `[n]`.
+
+    inverse: `[n]`, of these rows, 1 / temperature. rows: which rows; None means all. dtype: to compute in; the logits'
+    own if not given.
+    """
+    factor = inverse.to(dtype or ranked.logits.dtype)[:, None]
+    space = room(factor.new_empty(0, ranked.logits.shape[-1]), order + 2, len(factor))
+    sums = []
+    for part in chunks(factor):
+        chosen = part if rows is None else rows[part]
+        y = ranked.scaled(chosen, factor[part], space[-1, : len(factor[part])])
+        sums.append(_sums(y, ranked.best.ids[chosen], space[:-1]))
+    return _moments(join(sums, -1))
+
+
+def chunks(rows: Tensor) -> list[slice]:
+    """The rows in portions that stay in the processor's cache from one operation to the next."""
+    if len(rows) <= CHUNK:
+        return [slice(None)]
+    size = CHUNK if rows.device.type == "cpu" else max(len(rows), 1)
+    return [slice(first, min(first + size, len(rows))) for first in range(0, max(len(rows), 1), size)]
+
+
+def room(like: Tensor, count: int, rows: int) -> Tensor:
+    """Room for `count` results of a chunk of so many rows, `[count, chunk, vocab]`: scratch."""
+    return scratch("chunk", (count, min(rows, CHUNK) if like.device.type == "cpu" else rows, like.shape[-1]), like)
+
+
+def join(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """What the chunks gave, together."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
+
+
+def _sums(y: Tensor, best: Tensor, space: Tensor) -> Tensor:
+    """Sums of p, p y, ... , and the largest p, `[len(space) + 1, rows]`. best: a token with y = 0, `[rows, ...]`.
+
+    softmax is used for exp: torch's exp takes longer than all of it. It leaves the sum of p a little off 1, which the
+    caller divides by. Impossible tokens give 0 * -inf, which is NaN and does not count.
+    """
+    if len(y) < space.shape[1]:
+        space = space[:, : len(y)]
+    first, *others = space.unbind()
+    p = power = torch.softmax(y, -1, out=first)
+    for other in others:
+        power = torch.mul(power, y, out=other)
+    return torch.cat([row_nansums(space), p.gather(-1, best[:, :1]).T])
+
+
+def row_nansums(space: Tensor) -> Tensor:
+    """Sums of `[n, rows, vocab]` over the vocabulary without NaN, `[n, rows]`; the same bits in any company.
+
+    Of more than a few numbers torch shares out the rows among threads, which takes longer to begin than to do for one
+    short row; of one long row alone it would share out the row, and round otherwise.
+    """
+    if space.device.type == "cpu" and space[0].numel() <= _SHARED_OUT < space.numel():
+        return torch.stack([torch.nansum(one, -1) for one in space.unbind()])
+    return torch.nansum(space, -1)
+
+
+def _moments(sums: Tensor) -> Moments:
+    total, mean, *square, top = sums.double().unbind()
+    # exp(0) = 1 is the largest summand, so its probability is 1 over the sum.
+    mean = mean / total
+    return Moments((total / top).log_(), mean, square[0] / total if square else mean)

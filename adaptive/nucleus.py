@@ -1,0 +1,76 @@
+"""The smallest set of most likely tokens with a given mass, exact, without sorting the vocabulary."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from adaptive.scratch import scratch
+
+_BINS = 4096
+_DEEPEST = 60.0
+"""What is exp(60) times less likely than the most likely token shares a bin with all that is less likely still."""
+
+
+def top_p_kept(shifted: Tensor, p: Tensor) -> Tensor:
+    """Which tokens top-p keeps, bool `[rows, vocab]`.
+
+    shifted: logits less their maximum, `[rows, vocab]`; p: `[rows, 1]`, 1 or more keeps all. Of equally likely tokens
+    at the edge of the set the higher ids stay. On the CPU a histogram finds the few tokens among which the edge lies;
+    a GPU, which sorts fast and must not be asked, sorts the rows.
+    """
+    weights = shifted.softmax(-1)
+    on_cpu = shifted.device.type == "cpu"
+    floor, spare = (edges_by_bins if on_cpu else _edges_by_sort)(shifted, weights, p)
+    kept = (shifted >= floor) | (p >= 1.0)
+    if not on_cpu or bool((spare > 0).any()):
+        # The edge runs through a group of equally likely tokens: drop as many of it as are spare, lowest ids first.
+        tied = (shifted == floor) & (p < 1.0)
+        kept &= ~(tied & (tied.cumsum(-1) <= spare))
+    return kept
+
+
+def _edges_by_sort(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """(the lowest logit of each row's set, how many tokens that tie with it are not in the set), `[rows, 1]`."""
+    ranked, order = shifted.sort(-1, descending=True)
+    sums = weights.gather(-1, order).double().cumsum(-1)
+    last = (sums < p * sums[:, -1:]).sum(-1, keepdim=True).clamp(max=shifted.shape[-1] - 1)
+    floor = ranked.gather(-1, last)
+    return floor, (ranked >= floor).sum(-1, keepdim=True) - last - 1
+
+
+def edges_by_bins(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, on the CPU. Bins of equal width in logits; of a row only what is in the bin of the edge is sorted."""
+    depth = (-shifted.amin(-1, keepdim=True)).clamp(max=_DEEPEST)
+    sound = ~depth.isnan()  # the row is a distribution
+    if not bool(sound.all()):
+        shifted = shifted.masked_fill(~sound, 0.0)
+    width = (_BINS - 1) / depth.nan_to_num(0.0).clamp_min(1e-30)
+    shape = tuple(shifted.shape)
+    depths = torch.mul(shifted, -width.to(shifted.dtype), out=scratch("depths", shape, shifted)).clamp_(max=_BINS - 1)
+    bins = scratch("bins", shape, shifted, torch.int32).copy_(depths)
+    index = scratch("bins", shape, shifted, torch.int64).copy_(bins)
+    precise = scratch("weights", shape, shifted, torch.float64).copy_(weights)
+    masses = precise.new_zeros(len(weights), _BINS).scatter_add_(-1, index, precise)
+    sums = masses.cumsum(-1)
+    goal = p * sums[:, -1:]
+    place = torch.searchsorted(sums, goal).clamp_(max=_BINS - 1)
+    before = (sums - masses).gather(-1, place)
+    edges = [(-math.inf, 0)] * len(shifted)
+    for row in (sound & (p < 1.0))[:, 0].nonzero()[:, 0].tolist():
+        members = _places(bins[row] == place[row])
+        ranked, order = shifted[row, members].sort(descending=True)
+        reached = before[row] + weights[row, members[order]].double().cumsum(0)
+        last = min(int((reached < goal[row]).sum()), len(members) - 1)
+        edges[row] = float(ranked[last]), int((ranked >= ranked[last]).sum()) - last - 1
+    floor, spare = zip(*edges, strict=True)
+    return shifted.new_tensor(floor)[:, None], place.new_tensor(spare)[:, None]
+
+
+def _places(inside: Tensor) -> Tensor:
+    """Where a mask `[vocab]` is true, which is in few places: eight of them are looked at at a time."""
+    if len(inside) % 8:
+        inside = torch.nn.functional.pad(inside, (0, -len(inside) % 8))
+    eights = inside.view(torch.int64).nonzero()
+    places = (eights * 8 + torch.arange(8)).flatten()
+    return places[inside[places]]

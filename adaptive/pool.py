@@ -1,0 +1,258 @@
+"""Steps 5 and 6: what the filters leave of the tokens of a row, and what it amounts to.
+
+Mostly few tokens are left, all of them among the candidates: then filters, sums and draw look at those alone (`quick`).
+A row of which that cannot be told takes the long way over its whole vocabulary (`whole`). Which way a row takes
+depends on its own settings and logits alone.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adaptive.draw import draw, first_above
+from adaptive.filters import CHAIN, FIRST_LEADING, LAST_LEADING, chain, max_surprisal_kept
+from adaptive.leading import lead
+from adaptive.moments import Moments, Ranked, chunks, join, room, row_nansums, tempered
+from adaptive.policies import Columns, Control
+from adaptive.rows import Rows, find_edges
+
+FIGURES = ("kept_mass", "final_entropy", "effective", "top_token_prob", "log_sum", "scaled_entropy")
+
+
+@dataclass(slots=True)
+class Setting:
+    """What steps 5 and 6 go by, `[rows]`. inverse: 1 / temperature. columns: the filters' parameters in force.
+    dice: for xtc, if it is
+    in use. greedy: rows that take the most likely token; None if there can be none."""
+
+    control: Control
+    inverse: Tensor
+    columns: Columns
+    dice: Tensor | None
+    greedy: Tensor | None
+
+    def of(self, rows: Tensor | slice | None) -> Columns:
+        """What filters are given of some rows; None means all."""
+        columns = self.columns if self.dice is None else self.columns | {"dice": self.dice}
+        return columns if rows is None else {name: column[rows] for name, column in columns.items()}
+
+
+@dataclass(slots=True)
+class Pool:
+    """What some rows draw from.
+
+    index: rows of the batch; None means all. ids: the tokens that were looked at `[rows, n]`; None means the whole
+    vocabulary. weights: probabilities after temperature, 0 for what is removed `[rows, n]`. kept: which of those tokens
+    are left `[rows, n]`; of the whole vocabulary None: those of weight above 0, and all of rows that are `open`,
+    to which no filter was applied. figures: `FIGURES`, float64 `[6, rows]`. sums: of the weights so far, if there are
+    ids.
+    """
+
+    index: Tensor | None
+    ids: Tensor | None
+    weights: Tensor
+    kept: Tensor | None
+    figures: Tensor
+    sums: Tensor | None = None
+    open: Tensor | None = None
+
+    def draw(self, u: Tensor) -> Tensor:
+        """A token of each row by inversion, int64 `[n]`. u: float64 `[n]`, below 1."""
+        if self.ids is None or self.sums is None:
+            return draw(self.weights, u)
+        place = first_above(self.sums, u[:, None] * self.sums[:, -1:])
+        return self.ids.gather(-1, place)[:, 0]
+
+    def holds(self, tokens: Tensor) -> Tensor:
+        """Which of the tokens `[rows, n]` can be drawn."""
+        if self.ids is None or self.kept is None:
+            held = self.weights.gather(-1, tokens) > 0
+            return held if self.open is None else held | self.open[:, None]
+        return ((tokens[..., None] == self.ids[:, None]) & self.kept[:, None]).any(-1)
+
+    def probabilities(self, vocab: int) -> Tensor:
+        """What is drawn from, `[rows, vocab]`."""
+        p = self.weights / self.weights.sum(-1, keepdim=True)
+        return p if self.ids is None else p.new_zeros(len(p), vocab).scatter_(-1, self.ids, p)
+
+
+def pools(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Setting) -> list[Pool]:
+    """The pools of a batch. Where a row is in two of them, the later one holds.
+
+    unchanged: the moments at temperature 1, if they are known already.
+    """
+    if not rows.quick:
+        return [whole(ranked, rows, None, setting)]
+    pool, undecided = quick(ranked, unchanged, rows, setting)
+    left = sorted([*rows.slow, *undecided])
+    if not left:
+        return [pool]
+    if len(left) == len(rows):
+        return [whole(ranked, rows, None, setting)]
+    return [pool, whole(ranked, rows, left, setting)]
+
+
+def quick(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Setting) -> tuple[Pool, list[int]]:
+    """The pool of the rows whose filters mostly leave candidates only; of which rows that could not be told."""
+    index = rows.quick_index
+    values, ids = (part(column, index) for column in ranked.best)
+    inverse = part(setting.inverse, index)
+    if unchanged is not None and rows.plain:
+        moments = Moments(*(part(column, index) for column in unchanged))
+    else:
+        moments = tempered(ranked, inverse, index)
+    y = (values - values[:, :1]).double().mul_(inverse[:, None])
+    logs = y - moments.log_sum[:, None]
+    weights = logs.exp()
+    everything = values.shape[-1] == ranked.logits.shape[-1]
+    kept = _leading(values, y, logs, weights, everything, rows, setting)
+    if setting.greedy is not None:
+        kept = kept & ((values == values[:, :1]) | ~part(setting.greedy, index)[:, None])
+    count = kept.sum(-1, keepdim=True)
+    floor = values.gather(-1, (count - 1).clamp_(min=0))
+    # What is left must lie above the last candidate, or there may be more of it; if its edge parts equals, ids decide.
+    decided, whole_groups = floor > values[:, -1:], (values >= floor).sum(-1, keepdim=True) == count
+    undecided: list[int] = []
+    if not bool((decided & whole_groups).all()):
+        ids = torch.where(whole_groups, ids, _higher_first(values, ids))
+        if not everything:
+            undecided = [rows.quick[place] for place in (~decided[:, 0]).nonzero()[:, 0].tolist()]
+    later = [active for active in rows.active if active.place > LAST_LEADING]
+    if later:
+        by_id = ids.argsort(dim=-1)  # among equals these filters choose by place
+        left = y.masked_fill(~kept, -torch.inf).gather(-1, by_id)
+        left = chain(left, [(active.place, active.among(index)) for active in later], setting.of(index), 1)
+        kept = torch.zeros_like(kept).scatter_(-1, by_id, left > -torch.inf)
+    if setting.greedy is not None:
+        lowest = ids.masked_fill(values < values[:, :1], ranked.logits.shape[-1]).amin(-1, keepdim=True)
+        kept = torch.where(part(setting.greedy, index)[:, None], ids == lowest, kept)
+    if later or setting.greedy is not None:
+        count = kept.sum(-1, keepdim=True)
+    weights = weights * kept
+    sums = weights.cumsum(-1)
+    mass = sums[:, -1]
+    final = mass.log() - torch.nansum(weights * logs, -1).div_(mass)  # 0 * -inf is NaN and does not count
+    likeliest = (weights.amax(-1) if later else weights[:, 0]) / mass
+    figures = (mass, final, count[:, 0].double(), likeliest, moments.log_sum, moments.entropy)
+    return Pool(index, ids, weights, kept, torch.stack(figures), sums), undecided
+
+
+def _leading(
+    values: Tensor, y: Tensor, logs: Tensor, weights: Tensor, everything: bool, rows: Rows, setting: Setting
+) -> Tensor:
+    """Which candidates `[rows, n]` max_surprisal, top_k, top_p and min_p keep: always the first ones.
+
+    A row whose set goes on beyond the candidates, or may do so, keeps them all. everything: nothing lies beyond.
+    """
+    edges = rows.edges if setting.columns is rows.filters else find_edges(setting.columns, rows)
+    kept = values >= values.gather(-1, edges.last.clamp(max=values.shape[-1] - 1))
+    beyond = edges.mass
+    if setting.control.max_surprisal is not None:
+        most = part(setting.control.max_surprisal, rows.quick_index)[:, None]
+        kept = kept & (~(-logs > most) | (values == values[:, :1]))
+        beyond = torch.where(most.isnan(), beyond, torch.inf)
+    if rows.uses_top_p:
+        left = weights * kept
+        sums = left.cumsum(-1)
+        mass = sums[:, -1:] if everything else torch.where(kept[:, -1:], beyond, sums[:, -1:])
+        kept = kept & (sums - left < edges.share * mass)
+    return kept & ~(y < edges.lowest)
+
+
+def _higher_first(values: Tensor, ids: Tensor) -> Tensor:
+    """The ids of candidates in falling order, the higher ones first among equals."""
+    higher = ids.argsort(dim=-1, descending=True)
+    order = values.gather(-1, higher).argsort(dim=-1, descending=True, stable=True)
+    return ids.gather(-1, higher.gather(-1, order))
+
+
+def whole(ranked: Ranked, rows: Rows, chosen: list[int] | None, setting: Setting) -> Pool:
+    """The pool of rows (None: all) that look at the whole vocabulary."""
+    z = ranked.logits
+    index = None if chosen is None else torch.tensor(chosen, dtype=torch.int64, device=z.device)
+    factor = part(setting.inverse, index).to(z.dtype)[:, None]
+    portions = chunks(factor)
+    space = room(z, 6, len(factor))
+    weights = z.new_empty(len(factor), z.shape[-1])
+    figures, free = [], []
+    for portion in portions:
+        members = portion if index is None else index[portion]
+        here = space[:, : len(factor[portion])]
+        y = ranked.scaled(members, factor[portion], here[5])
+        p = torch.softmax(y, -1, out=here[0])
+        best = ranked.best.ids[members]
+        filtered = _filter(y, p, best, members, rows, setting, here[2])
+        figures.append(_sum(p, y, filtered, best, here))
+        free.append(torch.full_like(factor[portion][:, 0], not filtered, dtype=torch.bool))
+        weights[portion] = here[3 if filtered else 0]
+    return Pool(index, None, weights, None, join(figures, -1), open=join(free))
+
+
+def _filter(
+    y: Tensor,
+    p: Tensor,
+    best: Tensor,
+    members: Tensor | slice,
+    rows: Rows,
+    setting: Setting,
+    out: Tensor,
+) -> bool:
+    """Step 5 for some rows: into `out` 1 for the tokens that are left and 0 for others, `[n, vocab]`. Returns whether
+    anything may have been removed.
+
+    p: softmax(y). best: their most likely tokens. members: which rows these are.
+    """
+    surprisal = setting.control.max_surprisal
+    everyone = isinstance(members, slice) and len(y) == len(rows)
+    active = [(one.place, one.among(None if everyone else members)) for one in rows.active]
+    active = [(place, index) for place, index in active if index is None or len(index)]
+    if not active and surprisal is None and setting.greedy is None:
+        torch.gt(y, -torch.inf, out=out)
+        return False
+    left, columns = y, setting.of(members)
+    if surprisal is not None:
+        most = surprisal[members].nan_to_num(torch.inf)[:, None]
+        left = left.masked_fill(~max_surprisal_kept(left, most), -torch.inf)
+    elif y.device.type == "cpu" and all(place >= FIRST_LEADING for place, _ in active):
+        lead(y, p, best, columns, {CHAIN[place].name for place, _ in active}, out)
+        active = [(place, index) for place, index in active if place > LAST_LEADING]
+        if not active and setting.greedy is None:
+            return True
+        left = y.masked_fill(out == 0, -torch.inf)
+    left = chain(left, active, columns, rows.largest_k)
+    if setting.greedy is not None:
+        first = (y == 0).float().argmax(-1, keepdim=True)
+        others = torch.ones_like(y, dtype=torch.bool).scatter_(-1, first, False)
+        left = torch.where(setting.greedy[members][:, None], y.masked_fill(others, -torch.inf), left)
+    torch.gt(left, -torch.inf, out=out)
+    return True
+
+
+def _sum(p: Tensor, y: Tensor, filtered: bool, best: Tensor, here: Tensor) -> Tensor:
+    """The figures of rows. here: room for five results of their size: p, p y, what is kept, and of that p and p y. The
+    first and the third are there; the last two are made if something is filtered."""
+    torch.mul(p, y, out=here[1])
+    weights, used = p, here[:3]
+    if filtered:
+        weights, used = torch.mul(p, here[2], out=here[3]), here[:5]
+        torch.mul(here[1], here[2], out=here[4])
+    total, mean, count, *rest = row_nansums(used).double().unbind()
+    mass, inner = rest or (total, mean)
+    log_sum = (total / p.gather(-1, best[:, :1])[:, 0]).log_()
+    final = (mass / total).log_() + log_sum - inner / mass
+    figures = (mass / total, final, count, weights.amax(-1) / mass, log_sum, log_sum - mean / total)
+    return torch.stack(figures)
+
+
+def part(column: Tensor, index: Tensor | None) -> Tensor:
+    """The rows of an index, None for all."""
+    return column if index is None else column[index]
+
+
+def merged(pools: list[Pool], rows: int) -> dict[str, Tensor]:
+    """`FIGURES` by name, `[rows]`, float64."""
+    figures = pools[0].figures.new_full((len(FIGURES), 1), torch.nan).expand(-1, rows)
+    for pool in pools:
+        figures = pool.figures if pool.index is None else figures.index_copy(1, pool.index, pool.figures)
+    return dict(zip(FIGURES, figures.unbind(), strict=True))
