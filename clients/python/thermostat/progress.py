@@ -30,6 +30,7 @@ class Progress:
         self._recent: deque[float] = deque(request.resume.recent_entropy, maxlen=_WIDEST_WINDOW)
         self._saturated_run = request.resume.saturated_run
         self._seed: int | None = None
+        self._again = False
         self._heard = 0.0
         self._wait = _FIRST_WAIT
 
@@ -37,12 +38,12 @@ class Progress:
         """Take in an event; what is shown of it, which is nothing of a second start."""
         self._heard, self._wait = time.monotonic(), _FIRST_WAIT
         if isinstance(event, Started):
-            again = self._seed is not None
+            self._again = self._seed is not None
             self._seed = event.seed
-            return None if again else event
+            return None if self._again else event
         if isinstance(event, Output):
             self._read(event)
-        elif isinstance(event, Finished):
+        elif isinstance(event, Finished) and self._again:
             event.usage.output_tokens = len(self._tokens) - self._given
         return event
 
