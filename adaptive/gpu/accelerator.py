@@ -1,0 +1,24 @@
+"""Whether the sampler has kernels for a device: looked at once, tried against plain torch, and said in the log."""
+
+import logging
+from functools import cache
+from types import ModuleType
+
+import torch
+
+_log = logging.getLogger(__name__)
+
+
+@cache
+def kernels(device: torch.device) -> ModuleType | None:
+    """`adaptive.gpu.fused` if it works on this device; None leaves everything to plain torch, as always on the CPU."""
+    if device.type != "cuda":
+        return None
+    try:
+        from adaptive.gpu import fused  # Triton is not everywhere
+
+        fused.check(device)
+    except Exception as fault:
+        _log.warning("the sampler goes without kernels on %s: %s: %s", device, type(fault).__name__, fault)
+        return None
+    return fused
