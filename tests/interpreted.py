@@ -1,18 +1,12 @@
 """The GPU's kernels, run by Triton's interpreter on the CPU.
 
-Triton looks at TRITON_INTERPRET when its functions are defined: to be imported before anything else imports them.
+Triton looks at TRITON_INTERPRET when a kernel is defined: nothing else may import ours before.
 """
 
-import os
+from tests.conftest import interpreting
 
-before = os.environ.get("TRITON_INTERPRET")
-os.environ["TRITON_INTERPRET"] = "1"
-try:
-    import triton.experimental.gluon  # noqa: F401 - else it is first imported when a kernel runs
-
+with interpreting():
     from adaptive.gpu import fused
-finally:
-    if before is None:
-        del os.environ["TRITON_INTERPRET"]
+    from server.engine import decode
 
-__all__ = ["fused"]
+__all__ = ["decode", "fused"]

@@ -5,7 +5,7 @@ after the other in a single sequence `[1, heads, tokens, dim]`; a segment is the
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from server.engine.kv_cache import RowCache
+
+if TYPE_CHECKING:
+    from server.engine.decode import Table
 
 NAME = "thermostat"
 
@@ -35,12 +38,14 @@ class Segment:
 class Packed:
     """The segments of a step. Masks of prompt pieces are made once and shared by the layers.
 
-    spare: tokens at the end that belong to nobody; they attend to nothing.
+    spare: tokens at the end that belong to nobody; they attend to nothing. table: on a GPU, in place of segments, the
+    rows of a step in which each computes one token.
     """
 
     segments: list[Segment]
     spare: int = 0
     masks: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
+    table: Optional["Table"] = None
 
     def mask(self, segment: Segment, first: int, window: int | None, groups: int, like: Tensor) -> Tensor:
         """Which keys, from position `first` on, each query of a prompt piece sees: bool `[groups * n, keys]`."""
@@ -79,7 +84,9 @@ def attend(
         raise Unsupported("its layers do not pass the step's layout on to attention")
     if others.get("s_aux") is not None or others.get("position_bias") is not None:
         raise Unsupported("its attention has sinks or position biases")
-    shape = _Shape(int(module.layer_idx), scaling, sliding_window, softcap)  # type: ignore[arg-type]
+    shape = Shape(int(module.layer_idx), scaling, sliding_window, softcap)  # type: ignore[arg-type]
+    if packed.table is not None:
+        return packed.table.attend(shape, query, key, value), None
     out = []
     for segment in packed.segments:
         part = slice(segment.offset, segment.offset + segment.length)
@@ -90,7 +97,7 @@ def attend(
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
+class Shape:
     """What a layer's attention is like: its number, score scale, sliding window in tokens, soft cap of scores."""
 
     layer: int
@@ -99,7 +106,7 @@ class _Shape:
     softcap: float | None
 
 
-def _segment(shape: _Shape, packed: Packed, segment: Segment, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _segment(shape: Shape, packed: Packed, segment: Segment, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of one segment, `[1, heads, n, dim]`. Query heads that share keys are taken as further queries."""
     keys, values = segment.cache.write(shape.layer, segment.start, key, value)
     first = max(0, segment.start - shape.window + 1) if shape.window else 0
