@@ -103,8 +103,8 @@ def test_the_context_ends_a_generation(client):
 
 def test_a_prompt_that_begins_as_another_did_is_told_how_much_was_there(client):
     prompt = [1234, *range(1, 200)]
-    first, *_, end = client.generate(token_ids=prompt, max_output_tokens=2, seed=1)
-    again, *_, same = client.generate(token_ids=prompt, max_output_tokens=2, seed=1)
+    first, *_, end = client.generate(prompt, max_output_tokens=2, seed=1)
+    again, *_, same = client.generate(prompt, max_output_tokens=2, seed=1)
     assert (first.cached_tokens, again.cached_tokens) == (0, 192)
     assert end.resume == same.resume
 
