@@ -45,8 +45,8 @@ class Pool:
     index: rows of the batch; None means all. ids: the tokens that were looked at `[rows, n]`; None means the whole
     vocabulary. weights: probabilities after temperature, 0 for what is removed `[rows, n]`. kept: which of those tokens
     are left `[rows, n]`; of the whole vocabulary None: those of weight above 0, and all of rows that are `open`,
-    to which no filter was applied. figures: `FIGURES`, float64 `[6, rows]`. sums: of the weights so far, if there are
-    ids. larger: how many logits are larger than the drawn token's, if the draw has told.
+    to which no filter was applied. figures: `FIGURES`, float64 `[6, rows]`. larger: how many logits are larger than the
+    drawn token's, if the draw has told.
     """
 
     index: Tensor | None
@@ -54,16 +54,19 @@ class Pool:
     weights: Tensor
     kept: Tensor | None
     figures: Tensor
-    sums: Tensor | None = None
     open: Tensor | None = None
     larger: Tensor | None = None
 
     def draw(self, u: Tensor) -> Tensor:
-        """A token of each row by inversion, int64 `[n]`. u: float64 `[n]`, below 1."""
-        if self.ids is None or self.sums is None:
+        """A token of each row by inversion in the order of ids, int64 `[n]`. u: float64 `[n]`, below 1.
+
+        One order in every pool and on every device: a token does not hang on which way its row took.
+        """
+        if self.ids is None:
             return draw(self.weights, u)
-        place = first_above(self.sums, u[:, None] * self.sums[:, -1:])
-        return self.ids.gather(-1, place)[:, 0]
+        ids, order = self.ids.sort(dim=-1)
+        sums = self.weights.gather(-1, order).cumsum(-1)
+        return ids.gather(-1, first_above(sums, u[:, None] * sums[:, -1:]))[:, 0]
 
     def holds(self, tokens: Tensor) -> Tensor:
         """Which of the tokens `[rows, n]` can be drawn."""
@@ -134,12 +137,11 @@ def quick(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Settin
     if later or setting.greedy is not None:
         count = kept.sum(-1, keepdim=True)
     weights = weights * kept
-    sums = weights.cumsum(-1)
-    mass = sums[:, -1]
+    mass = weights.sum(-1)
     final = mass.log() - torch.nansum(weights * logs, -1).div_(mass)  # 0 * -inf is NaN and does not count
     likeliest = (weights.amax(-1) if later else weights[:, 0]) / mass
     figures = (mass, final, count[:, 0].double(), likeliest, moments.log_sum, moments.entropy)
-    return Pool(index, ids, weights, kept, torch.stack(figures), sums), undecided
+    return Pool(index, ids, weights, kept, torch.stack(figures)), undecided
 
 
 def _leading(

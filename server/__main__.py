@@ -63,6 +63,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--max-queue", type=click.IntRange(0), default=256, help="Most generations that wait.")
 @click.option("--kv-memory", type=click.FloatRange(0, min_open=True), help="KV memory in GiB.  [default: found]")
 @click.option("--prefill-chunk", type=click.IntRange(16), help="Prompt tokens a step.  [default: 256, 2048 on a GPU]")
+@click.option(
+    "--prefix-cache/--no-prefix-cache",
+    default=True,
+    help="Whether prompts that begin alike share what is computed of their beginning.",
+)
 @click.option("--reflection/--no-reflection", default=None, help="Server reflection.  [default: on loopback only]")
 @click.option(
     "--max-per-client", type=click.IntRange(1), help="Most generations of one client, by token or address, run or wait."

@@ -77,7 +77,7 @@ def find_limits(config: Config, model: Model) -> Limits:
     tokens = int(budget // max(1, model.bytes_per_token))
     # More than every row can use is never needed.
     tokens = min(tokens, config.max_rows * model.context_length)
-    return Limits(config.max_rows, tokens, config.prefill_chunk or _CHUNK[kind])
+    return Limits(config.max_rows, tokens, config.prefill_chunk or _CHUNK[kind], config.prefix_cache)
 
 
 def web_port(config: Config) -> "Web | None":

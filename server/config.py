@@ -24,6 +24,7 @@ class Config:
     max_queue: int = 256
     kv_memory: float | None = None
     prefill_chunk: int | None = None
+    prefix_cache: bool = True
     reflection: bool | None = None
     grace: float = 30.0
     drain_delay: float = 0.5

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from server.engine.detokenizer import TokenBytes
 from server.engine.engine import LocalEngine
 from server.engine.events import Drawn, Event, Failed, Finished
-from server.engine.model import Piece
+from server.engine.model import Model, Piece
 from server.engine.request import GenerationRequest
 from server.engine.scheduler import Limits
 
@@ -23,7 +24,7 @@ def counting(tokens: list[int]) -> torch.Tensor:
 
 
 class FakeModel:
-    """Answers `forward` from a function of all tokens of a row; checks that positions are right."""
+    """Answers `forward` from a function of all tokens of a row, which its KV memory holds as keys."""
 
     name = "fake"
     vocab_size = VOCAB
@@ -34,21 +35,15 @@ class FakeModel:
     def __init__(self, logits: Callable[[list[int]], torch.Tensor] = counting, context_length: int = 64) -> None:
         self.logits = logits
         self.context_length = context_length
-        self.written: dict[int, list[int]] = {}
         self.batches: list[tuple[int, int]] = []
-        self.keep: list[object] = []
 
     def forward(self, pieces: Sequence[Piece], last_tokens: torch.Tensor) -> torch.Tensor:
         """As server.engine.model.Model.forward."""
         rows, lasts = [], iter(last_tokens.tolist())
         self.batches.append((sum(p.tokens is None for p in pieces), sum(len(p.tokens or ()) for p in pieces)))
         for piece in pieces:
-            self.keep.append(piece.cache)  # so that no id is used twice
-            seen = self.written.setdefault(id(piece.cache), [])
-            assert piece.start <= len(seen), "a gap in the positions"
-            assert piece.start < piece.cache.capacity
-            new = [next(lasts)] if piece.tokens is None else list(piece.tokens)
-            seen[piece.start :] = new
+            new = torch.tensor([next(lasts)] if piece.tokens is None else piece.tokens).view(1, 1, -1, 1)
+            seen = piece.cache.write(0, piece.start, new, new)[0].flatten().tolist()
             end = len(seen) - piece.skips
             rows.extend(self.logits(seen[:place]) for place in range(end - piece.draws + 1, end + 1))
         return torch.stack(rows) if rows else torch.zeros(0, VOCAB)
@@ -62,12 +57,21 @@ def spell(token: int) -> bytes:
 class Harness:
     """An engine on a fake model, with its events sorted by request."""
 
-    def __init__(self, model: FakeModel | None = None, rows: int = 4, kv: int = 1000, chunk: int = 8, most: int = 64):
+    def __init__(
+        self,
+        model: FakeModel | Model | None = None,
+        rows: int = 4,
+        kv: int = 1000,
+        chunk: int = 8,
+        most: int = 64,
+        limits: Limits | None = None,
+        token_bytes: TokenBytes = spell,
+    ) -> None:
         self.model = model or FakeModel()
         self.events: dict[str, list[Event]] = {}
         self._arrived: queue.SimpleQueue = queue.SimpleQueue()
         self.steps: list[list[tuple[str, Event]]] = []
-        self.engine = LocalEngine(self.model, spell, Limits(rows, kv, chunk), most, self._deliver)
+        self.engine = LocalEngine(self.model, token_bytes, limits or Limits(rows, kv, chunk), most, self._deliver)
 
     def _deliver(self, events: list[tuple[str, Event]]) -> None:
         self.steps.append(events)

@@ -23,6 +23,7 @@ def started_message(request: GenerationRequest, event: Started, model: str) -> g
     started.seed = request.seed
     started.filters.CopyFrom(filters_message(request.filters))
     started.prompt_tokens = len(request.prompt) if request.scored_from is None else request.scored_from
+    started.cached_tokens = event.cached_tokens
     started.max_output_tokens = event.max_output_tokens
     _duration(started.queue_time, event.queue_seconds)
     return started

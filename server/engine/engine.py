@@ -17,7 +17,9 @@ from server.engine.events import Cause, Event, Failed, Finished
 from server.engine.generation import Generation, Scoring, Stage
 from server.engine.inbox import Displace, Inbox, Verb
 from server.engine.kv_cache import RowCache
+from server.engine.masks import masks
 from server.engine.model import Model, Piece
+from server.engine.prefix import PrefixCache, block_names
 from server.engine.request import FormError, GenerationRequest
 from server.engine.scheduler import Chunk, Limits, Plan, Scheduler
 
@@ -89,6 +91,7 @@ class LocalEngine:
         # Below: the engine thread's own. Row i of the sampler belongs to _members[i].
         self._generations: dict[str, Generation] = {}
         self._caches: dict[str, RowCache] = {}
+        self._prefixes = PrefixCache(limits.block)
         self._members: list[Generation] = []
         self._rows = Rows([], model.device)
         self._last = torch.zeros(0, dtype=torch.int64, device=model.device)
@@ -162,6 +165,7 @@ class LocalEngine:
     def _step(self) -> bool:
         """One step for everyone; False if there was nothing to do."""
         self._scheduler.admit()
+        self._reuse()
         plan = self._scheduler.plan()
         if not plan:
             return False
@@ -207,6 +211,8 @@ class LocalEngine:
             self._inbox.forget(request.client)
             self._deliver([(request.id, Failed("a fault of the server, before the first token"))])
             return
+        if self._scheduler.limits.prefix_cache and not isinstance(generation, Scoring):
+            generation.blocks = block_names(request.prompt, self._scheduler.limits.block)
         self._generations[request.id] = generation
         self._scheduler.add(generation)
 
@@ -215,6 +221,20 @@ class LocalEngine:
         del self._generations[generation.id]
         self._caches.pop(generation.id, None)
         self._inbox.forget(generation.request.client)
+
+    def _reuse(self) -> None:
+        """Take what is known of the prompts' beginnings from the prefix cache, which has what no generation needs."""
+        block = self._scheduler.limits.block
+        self._prefixes.shrink(self._scheduler.limits.kv_tokens - self._scheduler.kv_tokens)
+        for generation in self._scheduler.prefilling:
+            first = generation.prefilled // block
+            if first < len(generation.blocks):
+                found = self._prefixes.restore(generation.blocks, first, self._cache(generation))
+                generation.prefilled += found * block
+                generation.cached += found * block
+
+    def _cache(self, generation: Generation) -> RowCache:
+        return self._caches.setdefault(generation.id, RowCache(generation.kv_tokens))
 
     def _settle(self) -> None:
         """Take the rows of generations that have ended out of the sampler; give new policies to those that turned."""
@@ -235,10 +255,10 @@ class LocalEngine:
         pieces = [(piece, generation) for piece, generation in zip(decoding, plan.decoding, strict=True)]
         for chunk in plan.chunks:
             generation = chunk.generation
-            cache = self._caches.setdefault(generation.id, RowCache(generation.kv_tokens))
-            pieces.extend((piece, generation) for piece in _pieces(chunk, cache))
+            pieces.extend((piece, generation) for piece in self._pieces(chunk, self._cache(generation)))
         try:
             logits = self._model.forward([piece for piece, _ in pieces], self._last)
+            self._keep(plan.chunks)
         except Exception:
             _log.exception("a step failed; its rows are now computed one by one")
             logits = self._one_by_one(pieces)
@@ -246,6 +266,14 @@ class LocalEngine:
             if chunk.generation.stage is Stage.PREFILLING:
                 self._scheduler.advance(chunk)
         return logits
+
+    def _keep(self, chunks: Sequence[Chunk]) -> None:
+        """Keep the blocks that were computed for prompts that begin alike, where there is room."""
+        room = self._scheduler.limits.kv_tokens - self._scheduler.kv_tokens
+        for chunk in chunks:
+            names = chunk.generation.blocks[: chunk.stop // self._scheduler.limits.block]
+            first = chunk.start // self._scheduler.limits.block
+            self._prefixes.keep(names, first, self._caches[chunk.generation.id], room)
 
     def _one_by_one(self, pieces: Sequence[tuple[Piece, Generation]]) -> Tensor:
         """The same step, each row alone: only the row that cannot be computed fails, by way of NaN logits.
@@ -278,7 +306,7 @@ class LocalEngine:
         events: list[tuple[str, Event]] = []
         drawing = len(self._members)
         if drawing:
-            self._last, report = adaptive.step(logits[:drawing], self._rows, self._masks())
+            self._last, report = adaptive.step(logits[:drawing], self._rows, masks(self._members, self._model))
             for row, (generation, record) in enumerate(zip(self._members, report.records(), strict=True)):
                 events.extend(self._take(generation, *record, report.faults.get(row)))
         if len(draws) < len(plan.chunks):
@@ -327,37 +355,21 @@ class LocalEngine:
             self._retire(generation)
         return [(generation.id, event) for event in events]
 
-    def _masks(self) -> adaptive.Masks | None:
-        """What may not be drawn now: ends before min_output_tokens, and what leaves a form; None, as nearly always, if
-        there is nothing. The loops are over rows that have such a rule; a form is an automaton on the host."""
-        device = self._model.device
-        pairs = [(row, token) for row, member in enumerate(self._members) for token in member.suppressed]
-        formed = [(row, member.request.form) for row, member in enumerate(self._members) if member.request.form]
-        if not pairs and not formed:
-            return None
-        masks = adaptive.Masks()
-        if pairs:
-            rows, tokens = torch.tensor(pairs, dtype=torch.int64, device=device).T
-            masks.ruled_out = (rows, tokens)
-        if formed:
-            words = torch.stack([torch.frombuffer(bytearray(form.allowed()), dtype=torch.uint8) for _, form in formed])
-            bits = (words[:, :, None] >> torch.arange(8, dtype=torch.uint8)) & 1
-            allowed = bits.flatten(1)[:, : self._model.vocab_size].bool()
-            masks.allowed = (torch.tensor([row for row, _ in formed], device=device), allowed.to(device))
-        return masks
-
-
-def _pieces(chunk: Chunk, cache: RowCache) -> Iterator[Piece]:
-    """What the model computes of a chunk. Tokens that had been drawn are computed one by one, as they were then: with
-    that a resumed generation has the bits of the uncut one."""
-    if chunk.replays:
-        last = chunk.stop - 1
-        for place, token in enumerate(chunk.tokens, chunk.start):
-            yield Piece(cache, place, (token,), int(chunk.completes and place == last))
-        return
-    scored = chunk.scored
-    if len(scored):
-        yield Piece(cache, chunk.start, chunk.tokens, len(scored), chunk.stop - scored.stop)
-    else:
-        scores = isinstance(chunk.generation, Scoring)
-        yield Piece(cache, chunk.start, chunk.tokens, int(chunk.completes and not scores))
+    def _pieces(self, chunk: Chunk, cache: RowCache) -> Iterator[Piece]:
+        """What the model computes of a chunk. Tokens that had been drawn are computed one by one, as they were then:
+        with that a resumed generation has the bits of the uncut one. A prompt is computed block by block for the same
+        reason; on a GPU, where bits are not promised, at once."""
+        if chunk.replays:
+            last = chunk.stop - 1
+            for place, token in enumerate(chunk.tokens, chunk.start):
+                yield Piece(cache, place, (token,), int(chunk.completes and place == last))
+            return
+        if isinstance(chunk.generation, Scoring):
+            scored = chunk.scored
+            yield Piece(cache, chunk.start, chunk.tokens, len(scored), chunk.stop - scored.stop if scored else 0)
+            return
+        size = self._scheduler.limits.block if self._model.device.type == "cpu" else len(chunk.tokens)
+        for start in range(chunk.start, chunk.stop, size):
+            stop = min(start + size, chunk.stop)
+            tokens = chunk.generation.request.prompt[start:stop]
+            yield Piece(cache, start, tokens, int(chunk.completes and stop == chunk.stop))

@@ -25,10 +25,12 @@ class FinishReason(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The first token has been drawn. queue_seconds: from arrival to a place in the batch."""
+    """The first token has been drawn. queue_seconds: from arrival to a place in the batch. cached_tokens: tokens of the
+    prompt that another prompt had computed."""
 
     max_output_tokens: int
     queue_seconds: float
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ class Stage(enum.Enum):
 class Generation:
     """A request in the engine. Owned by the engine thread.
 
+    blocks: names of its prompt's blocks, in the order of the prompt, if the prefix cache is in use (`engine.prefix`).
+    cached: tokens of the prompt that were taken from there.
     turned: whether the next token is drawn under another policy than the last; the engine sees to it and clears it.
     held: whether it should pause, because its reader is too slow.
     """
@@ -39,6 +41,8 @@ class Generation:
         self.request = request
         self.stage = Stage.WAITING
         self.prefilled = 0
+        self.blocks: list[bytes] = []
+        self.cached = 0
         self.tokens = list(request.resume.tokens)
         self.turned = False
         self.held = False
@@ -132,7 +136,7 @@ class Generation:
         if len(self._record.original_entropy):
             return []
         self._first = self._last
-        return [Started(self.limit, self._admitted - self.request.arrival)]
+        return [Started(self.limit, self._admitted - self.request.arrival, self.cached)]
 
     def _drawn(self, info: SamplingInfo, choices: list[Choice], text: str, read: str) -> Drawn:
         """The event of a token, and what the course and the monitor make of it. read: the text that markers see."""

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+Block = dict[int, tuple[Tensor, Tensor]]
+"""Keys and values `[1, kv_heads, n, head_dim]` of some positions in a row, by layer."""
+
 
 class RowCache:
     """Keys and values of one generation, `[1, kv_heads, capacity, head_dim]` a layer.
@@ -13,7 +16,7 @@ class RowCache:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._layers: Block = {}
 
     def write(self, layer: int, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put keys and values `[1, kv_heads, n, dim]` at position `start`; all up to there, as views."""
@@ -24,6 +27,18 @@ class RowCache:
         stored_keys[:, :, start:stop] = keys
         stored_values[:, :, start:stop] = values
         return stored_keys[:, :, :stop], stored_values[:, :, :stop]
+
+    def get(self, start: int, stop: int) -> Block:
+        """A copy of positions `start` to `stop` in all layers."""
+        return {
+            layer: (keys[:, :, start:stop].clone(), values[:, :, start:stop].clone())
+            for layer, (keys, values) in self._layers.items()
+        }
+
+    def put(self, start: int, block: Block) -> None:
+        """Put a copy back at position `start`."""
+        for layer, (keys, values) in block.items():
+            self.write(layer, start, keys, values)
 
     def _reserve(self, like: Tensor) -> Tensor:
         return torch.empty(1, like.shape[1], self.capacity, like.shape[3], dtype=like.dtype, device=like.device)

@@ -8,13 +8,22 @@ from server.engine.generation import Generation, Scoring, Stage
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """rows: most generations in the batch. kv_tokens: the KV budget. chunk: most prompt tokens of a step."""
+    """rows: most generations in the batch. kv_tokens: the KV budget. chunk: most prompt tokens of a step.
+    prefix_cache: whether prompts that begin alike share what is computed of their beginning."""
 
     rows: int
     kv_tokens: int
     chunk: int
+    prefix_cache: bool = True
+
+    @property
+    def block(self) -> int:
+        """Prompt tokens that attend together. Blocks begin at its multiples whatever else runs, so that a prompt is
+        always computed in the same pieces, and one that begins alike in the same ones."""
+        return min(_BLOCK, self.chunk)
 
 
+_BLOCK = 64
 SCORED_AT_ONCE = 64
 """Most tokens of a text that a step scores; fewer, where each has to wait for the one before it."""
 SCORED_IN_SEQUENCE = 16
@@ -24,8 +33,7 @@ REPLAYED_AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The part of a prompt, with the tokens of a resume after it, that the next step computes. Parts begin at multiples
-    of the chunk size whatever else runs, so that a prompt is always computed in the same pieces."""
+    """The part of a prompt, with the tokens of a resume after it, that the next step computes."""
 
     generation: Generation
     start: int
@@ -38,6 +46,10 @@ class Chunk:
         if self.replays:
             return tuple(self.generation.tokens[self.start - len(prompt) : self.stop - len(prompt)])
         return prompt[self.start : self.stop]
+
+    def names(self, block: int) -> list[bytes]:
+        """The blocks of the prompt that it computes, by which others may know them."""
+        return self.generation.blocks[self.start // block : self.stop // block]
 
     @property
     def replays(self) -> bool:
@@ -109,15 +121,21 @@ class Scheduler:
         return admitted
 
     def plan(self) -> Plan:
-        """The next step: everyone who decodes, and as many prompt pieces as one chunk's worth of tokens holds."""
+        """The next step: everyone who decodes, and as many prompt pieces as one chunk's worth of tokens holds. A prompt
+        that would compute what another computes waits a step, and finds it in the prefix cache."""
         plan = Plan(list(self.decoding))
         room = self.limits.chunk
+        coming: set[bytes] = set()
         for generation in self.prefilling:
             if generation.held:
                 continue
-            chunk = self._next_chunk(generation)
-            if chunk.stop - chunk.start > room:
+            chunk = self._next_chunk(generation, room)
+            names = chunk.names(self.limits.block)
+            if not coming.isdisjoint(names):
+                continue
+            if not room >= chunk.stop - chunk.start > 0:
                 break
+            coming.update(names)
             room -= chunk.stop - chunk.start
             plan.chunks.append(chunk)
         # What draws comes before what is scored, as the rows of the sampler do.
@@ -170,11 +188,16 @@ class Scheduler:
         if not self.waiting[client]:
             del self.waiting[client]
 
-    def _next_chunk(self, generation: Generation) -> Chunk:
+    def _next_chunk(self, generation: Generation, room: int) -> Chunk:
+        """Its next part: whole blocks of a prompt as far as there is room, or its rest; none or too much if there is no
+        room for its next."""
         start, prompt = generation.prefilled, len(generation.request.prompt)
-        size = self.limits.chunk
         if isinstance(generation, Scoring):
-            size = min(size, SCORED_IN_SEQUENCE if generation.sequential else SCORED_AT_ONCE)
-        if start < prompt:
+            size = min(self.limits.chunk, SCORED_IN_SEQUENCE if generation.sequential else SCORED_AT_ONCE)
             return Chunk(generation, start, min(start + size, prompt))
-        return Chunk(generation, start, min(start + min(REPLAYED_AT_ONCE, size), generation.given))
+        if start < prompt:
+            block = self.limits.block
+            return Chunk(
+                generation, start, min(start + room // block * block, prompt) if prompt - start > room else prompt
+            )
+        return Chunk(generation, start, min(start + min(REPLAYED_AT_ONCE, self.limits.chunk), generation.given))

@@ -88,6 +88,7 @@ class Meter(Collector):
         self._saturated = counter("saturated_tokens", "Tokens at which the policy was at a bound", "policy")
         self._signals = counter("signals", "Signals raised", "kind", KINDS)
         self._prompt = counter("prompt_tokens", "Prompt tokens computed")
+        self._cached = counter("cached_prompt_tokens", "Prompt tokens taken from the prefix cache")
         self._generated = counter("generation_tokens", "Tokens drawn")
         self._scored = counter("scored_tokens", "Tokens scored")
         self._finished = counter("finished", "Generations that ended well", "reason", _words(FinishReason))
@@ -179,7 +180,8 @@ class Meter(Collector):
                 batch.gaps.append(when - live.last)
             live.last = when
         elif isinstance(event, Started):
-            self._prompt.inc(live.prompt_tokens)
+            self._prompt.inc(live.prompt_tokens - event.cached_tokens)
+            self._cached.inc(event.cached_tokens)
             batch.queued.append(event.queue_seconds)
         else:
             del self._live[request_id]

@@ -1,7 +1,8 @@
 """A step costs no Python loop over rows: counted, not read off the source.
 
-Two loops are meant, both of the CPU alone: over chunks of rows, which here are one, and over the rows whose edge of
-top-p is found by a histogram, in `adaptive.nucleus`, whose lines do not count.
+Three loops are meant, all of the CPU alone: over chunks of rows, and over a chunk's figures where it is short, both of
+which are set here to be none; and over the rows whose edge of top-p is found by a histogram, in `adaptive.nucleus`,
+whose lines do not count.
 """
 
 import sys
@@ -44,6 +45,7 @@ def test_a_step_runs_the_same_lines_for_any_number_of_rows(copies, monkeypatch):
     """A loop over rows, by a statement or by a comprehension, would run its line once more for each row. The solver's
     rounds are as many as its slowest row needs: the rows are the same, so that they are too."""
     monkeypatch.setattr(moments, "CHUNK", 1000)
+    monkeypatch.setattr(moments, "_SHARED_OUT", 10**9)
     torch.set_grad_enabled(False)
     try:
         assert lines_of_a_step(copies) == lines_of_a_step(1)

@@ -101,6 +101,14 @@ def test_the_context_ends_a_generation(client):
     assert (events[-1].reason, len(tokens(events))) == (pb.FINISH_REASON_CONTEXT_LENGTH, 7)
 
 
+def test_a_prompt_that_begins_as_another_did_is_told_how_much_was_there(client):
+    prompt = [1234, *range(1, 200)]
+    first, *_, end = client.generate(prompt, max_output_tokens=2, seed=1)
+    again, *_, same = client.generate(prompt, max_output_tokens=2, seed=1)
+    assert (first.cached_tokens, again.cached_tokens) == (0, 192)
+    assert end.resume == same.resume
+
+
 def test_what_the_stream_carries(client):
     plain = list(client.generate("def ", seed=1, max_output_tokens=20, ignore_eos=True))
     events = list(

@@ -354,7 +354,8 @@ class Signals(_message.Message):
     def __init__(self, preset: _Optional[str] = ..., rules: _Optional[_Iterable[_Union[SignalRule, _Mapping]]] = ...) -> None: ...
 
 class Started(_message.Message):
-    __slots__ = ["filters", "generation_id", "max_output_tokens", "model", "policy", "prompt_tokens", "queue_time", "seed"]
+    __slots__ = ["cached_tokens", "filters", "generation_id", "max_output_tokens", "model", "policy", "prompt_tokens", "queue_time", "seed"]
+    CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     FILTERS_FIELD_NUMBER: _ClassVar[int]
     GENERATION_ID_FIELD_NUMBER: _ClassVar[int]
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -363,6 +364,7 @@ class Started(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_TIME_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    cached_tokens: int
     filters: Filters
     generation_id: str
     max_output_tokens: int
@@ -371,7 +373,7 @@ class Started(_message.Message):
     prompt_tokens: int
     queue_time: _duration_pb2.Duration
     seed: int
-    def __init__(self, generation_id: _Optional[str] = ..., model: _Optional[str] = ..., policy: _Optional[_Union[_policy_pb2.Policy, _Mapping]] = ..., seed: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., queue_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ...) -> None: ...
+    def __init__(self, generation_id: _Optional[str] = ..., model: _Optional[str] = ..., policy: _Optional[_Union[_policy_pb2.Policy, _Mapping]] = ..., seed: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., queue_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., filters: _Optional[_Union[Filters, _Mapping]] = ...) -> None: ...
 
 class Stopping(_message.Message):
     __slots__ = ["ignore_eos", "max_output_tokens", "min_output_tokens", "stop_sequences", "stop_token_ids", "time_limit"]
