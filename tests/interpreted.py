@@ -7,6 +7,6 @@ from tests.conftest import interpreting
 
 with interpreting():
     from adaptive.gpu import fused
-    from server.engine import decode
+    from server.engine import decode, graphs
 
-__all__ = ["decode", "fused"]
+__all__ = ["decode", "fused", "graphs"]

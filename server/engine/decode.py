@@ -24,40 +24,45 @@ class Table:
     """Where the KV memory of rows is, and how much of it is used, on the device.
 
     addresses: int64 `[2, layers, rows]`, of keys and of values. capacities, lengths: int32 `[rows]`; the length of a
-    row counts the token that is being computed. positions: int64 `[rows]`, of that token.
+    row counts the token that is being computed. positions: int64 `[rows]`, of that token. moving: int32 `[rows]`, 1, or
+    0 for rows that nobody needs, which stay where they are.
     """
 
     addresses: Tensor
     capacities: Tensor
     lengths: Tensor
+    moving: Tensor
     positions: Tensor
 
     @staticmethod
     def empty(layers: int, rows: int, device: torch.device) -> "Table":
         """A table to be filled."""
-        sizes = torch.zeros(2, rows, dtype=torch.int32, device=device)
+        capacities, lengths, moving = torch.zeros(3, rows, dtype=torch.int32, device=device)
         places = torch.zeros(2 * layers + 1, rows, dtype=torch.int64, device=device)
-        return Table(places[:-1].view(2, layers, rows), sizes[0], sizes[1], places[-1])
+        return Table(places[:-1].view(2, layers, rows), capacities, lengths, moving, places[-1])
 
     def first(self, rows: int) -> "Table":
         """Its first rows, as views."""
-        return Table(
-            self.addresses[:, :, :rows], self.capacities[:rows], self.lengths[:rows], self.positions[:rows]
-        )  # fmt: skip
+        columns = (self.capacities, self.lengths, self.moving, self.positions)
+        return Table(self.addresses[:, :, :rows], *(column[:rows] for column in columns))
 
-    def fill(self, caches: Sequence[RowCache], starts: Sequence[int]) -> None:
-        """Take in all rows: their memory, and the positions of their new tokens."""
+    def fill(self, caches: Sequence[RowCache], starts: Sequence[int], moving: int) -> None:
+        """Take in all rows: their memory, the positions of their new tokens, and how many of them, the first, move on.
+
+        It waits for the device: so it is called when rows join or leave, not at each step.
+        """
         addresses = torch.tensor([cache.addresses for cache in caches]).permute(2, 1, 0)
         sizes = torch.tensor([[cache.capacity for cache in caches], [start + 1 for start in starts]])
         self.addresses.copy_(addresses)
         self.capacities.copy_(sizes[0])
         self.lengths.copy_(sizes[1])
         self.positions.copy_(sizes[1] - 1)
+        self.moving.copy_(torch.arange(len(caches)) < moving)
 
     def advance(self) -> None:
-        """Every row is one token further."""
-        self.lengths.add_(1)
-        self.positions.add_(1)
+        """Every row that moves is one token further."""
+        self.lengths.add_(self.moving)
+        self.positions.add_(self.moving)
 
     def attend(self, shape: Shape, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention of the new tokens: query `[1, heads, rows, dim]` to `[1, rows, heads, dim]`; stores key and value,

@@ -60,11 +60,22 @@ def load(source: ModelSource) -> tuple[Model, Tokenizer]:
                 _log.info("linear layers: %s", make_invariant(network))
             model.adopt()
             model.check(expected)
+            if device.type == "cuda":
+                model.graphs = _graphs(model)
     except Exception as fault:
         raise RefusedModel(
             f"{source.name} ({config.model_type}) cannot be served by this engine: {_first_line(fault)}"
         ) from fault
     return model, Tokenizer(tokenizer)
+
+
+def _graphs(model: Model) -> Any:
+    try:
+        from server.engine import graphs  # Triton is not everywhere
+    except ImportError as fault:
+        _log.warning("decode steps go without CUDA graphs: %s", fault)
+        return None
+    return graphs.build(model)
 
 
 def choose_device(name: str) -> torch.device:

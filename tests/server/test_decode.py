@@ -41,7 +41,7 @@ def both(heads: int, kv_heads: int, dim: int, value_dim: int, dtype: torch.dtype
     value = torch.randn(1, rows, kv_heads, value_dim, dtype=dtype).transpose(1, 2)
     starts = [length - 1 for length in LENGTHS]
     table = decode.Table.empty(LAYER + 1, rows, torch.device("cpu"))
-    table.fill(memory, starts)
+    table.fill(memory, starts, rows)
     got, _ = attend(Layer(), query, key, value, packed=Packed([], table=table), **options)
     stored = memory[3].write(LAYER, 129, key[:, :, 3:], value[:, :, 3:])
     assert torch.equal(stored[0][:, :, 129], key[:, :, 3]) and torch.equal(stored[1][:, :, 129], value[:, :, 3])
@@ -70,9 +70,9 @@ def test_a_table_goes_on_by_itself():
     table = decode.Table.empty(1, 4, torch.device("cpu"))
     cache = RowCache(8)
     cache.write(0, 0, torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 3, 4))
-    table.first(1).fill([cache], [3])
+    table.first(2).fill([cache, cache], [3, 3], 1)
     table.advance()
-    assert table.lengths[0] == 5 and table.positions[0] == 4 and table.capacities[0] == 8
+    assert table.lengths.tolist() == [5, 4, 0, 0] and table.positions[0] == 4 and table.capacities[0] == 8
     assert table.addresses[:, 0, 0].tolist() == list(cache.addresses[0])
 
 
