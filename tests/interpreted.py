@@ -6,7 +6,7 @@ Triton looks at TRITON_INTERPRET when a kernel is defined: nothing else may impo
 from tests.conftest import interpreting
 
 with interpreting():
-    from adaptive.gpu import fused
+    from adaptive.gpu import fused, replay
     from server.engine import decode, graphs
 
-__all__ = ["decode", "fused", "graphs"]
+__all__ = ["decode", "fused", "graphs", "replay"]

@@ -1,10 +1,16 @@
 """Whether the sampler has kernels for a device: looked at once, tried against plain torch, and said in the log."""
 
 import logging
+from collections.abc import Callable
 from functools import cache
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from adaptive.info import Report
 
 _log = logging.getLogger(__name__)
 
@@ -22,3 +28,12 @@ def kernels(device: torch.device) -> ModuleType | None:
         _log.warning("the sampler goes without kernels on %s: %s: %s", device, type(fault).__name__, fault)
         return None
     return fused
+
+
+def replayed_step(device: torch.device) -> "Callable[..., tuple[Tensor, Report]] | None":
+    """`adaptive.step` for one batch after another, which replays what stays the same; None where nothing is gained."""
+    if kernels(device) is None:
+        return None
+    from adaptive.gpu.replay import Replay
+
+    return Replay().step

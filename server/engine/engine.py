@@ -12,6 +12,7 @@ from torch import Tensor
 
 import adaptive
 from adaptive import Rows
+from adaptive.gpu.accelerator import replayed_step
 from server.engine.detokenizer import TokenBytes
 from server.engine.events import Cause, Event, Failed, Finished
 from server.engine.generation import Generation, Scoring, Stage
@@ -94,6 +95,7 @@ class LocalEngine:
         self._prefixes = PrefixCache(limits.block)
         self._members: list[Generation] = []
         self._rows = Rows([], model.device)
+        self._replayed = replayed_step(model.device)
         self._last = torch.zeros(0, dtype=torch.int64, device=model.device)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -306,7 +308,8 @@ class LocalEngine:
         events: list[tuple[str, Event]] = []
         drawing = len(self._members)
         if drawing:
-            self._last, report = adaptive.step(logits[:drawing], self._rows, masks(self._members, self._model))
+            step = self._replayed or adaptive.step
+            self._last, report = step(logits[:drawing], self._rows, masks(self._members, self._model))
             for row, (generation, record) in enumerate(zip(self._members, report.records(), strict=True)):
                 events.extend(self._take(generation, *record, report.faults.get(row)))
         if len(draws) < len(plan.chunks):
