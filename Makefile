@@ -20,7 +20,7 @@ FUZZ ?= 100000
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test fuzz soak bench clients clients-toolchains $(BUILDS) lint format proto clean
+.PHONY: help setup demo serve test fuzz soak bench bench-gpu clients clients-toolchains $(BUILDS) lint format proto clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ clients-toolchains: ## install from Debian what `make clients` lacks
 
 bench: $(READY) ## time the sampler against the naive way and Hugging Face's; writes benchmarks/results
 	$(BIN)/python -m benchmarks.sampler
+
+bench-gpu: ## check and time the decode step on a GPU; writes benchmarks/results/gpu.md
+	$(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu
 
 lint: $(READY) ## ruff, mypy, buf
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -72,9 +73,9 @@ class Replay:
         if self._run is None:
             return step(logits, rows)
         self._numbers.copy_(rows.dice.next())
-        result = self._run()
+        tokens, report = self._run()
         rows.dice.advance()
-        return result
+        return tokens, replace(report, copy=None)
 
     def _capture(self, logits: Tensor, rows: Rows) -> None:
         self._numbers = torch.zeros_like(rows.dice.next())
