@@ -45,6 +45,12 @@ serve: $(READY) ## serve: MODEL=embedded|folder|hub name, PORT=, DEVICE=auto|cpu
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest tests
 
+fuzz: $(READY) ## send FUZZ=100000 hostile requests to a server
+	THERMOSTAT_FUZZ=$(FUZZ) $(BIN)/python -m pytest -s tests/whole/test_fuzz.py
+
+soak: $(READY) ## mixed load with faults for MINUTES=5, and what it leaves behind
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
+
 clients: $(READY) $(BUILDS) ## build the clients of every language, and run their examples and the conformance suite
 	CLIENTS="$(CLIENTS)" $(BIN)/python -m pytest tests/conformance
 

@@ -23,7 +23,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import adaptive
 from adaptive import Filters, Fixed, Rows, RowSettings, TargetEntropy
 from adaptive.gpu.accelerator import replayed_step
-from server.engine.kv_cache import RowCache
 from server.engine.model import Model, Piece
 
 PROMPT = 32
@@ -115,7 +114,7 @@ class Stream:
 
     def __init__(self, model: Model, rows: int, steps: int) -> None:
         self.model, self.length = model, PROMPT
-        self.caches = [RowCache(PROMPT + steps) for _ in range(rows)]
+        self.caches = [model.cache(PROMPT + steps) for _ in range(rows)]
         nothing = torch.zeros(0, dtype=torch.int64, device=model.device)
         generator = torch.Generator().manual_seed(0)
         for cache in self.caches:

@@ -8,6 +8,7 @@ import torch
 from server.engine.detokenizer import TokenBytes
 from server.engine.engine import LocalEngine
 from server.engine.events import Drawn, Event, Failed, Finished
+from server.engine.kv_cache import RowCache
 from server.engine.model import Model, Piece
 from server.engine.request import GenerationRequest
 from server.engine.scheduler import Limits
@@ -36,6 +37,10 @@ class FakeModel:
         self.logits = logits
         self.context_length = context_length
         self.batches: list[tuple[int, int]] = []
+
+    def cache(self, capacity: int) -> RowCache:
+        """As server.engine.model.Model.cache."""
+        return RowCache(capacity)
 
     def forward(self, pieces: Sequence[Piece], last_tokens: torch.Tensor) -> torch.Tensor:
         """As server.engine.model.Model.forward."""

@@ -81,3 +81,12 @@ def test_the_example_for_hugging_face_runs(monkeypatch):
     assert 0 < len(lines) <= 32
     assert all(len(re.findall(r"\d\.\d+", line)) >= 3 for line in lines)
     assert len(code.strip().splitlines()) <= 12
+
+
+def test_every_make_target_that_is_named_is_there():
+    """In the pages, and in .PHONY, which would make a missing one look as if there were nothing to do."""
+    makefile = (ROOT / "Makefile").read_text()
+    pages = "".join(page.read_text() for page in (ROOT / "README.md", *DOCS.glob("*.md")))
+    phony = re.search(r"^\.PHONY: (.+)$", makefile, re.M)[1].replace("$(BUILDS)", "")
+    named = {*re.findall(r"`make ([a-z-]+)", pages), *phony.split()}
+    assert named - {*re.findall(r"^([a-z-]+):", makefile, re.M)} == set()

@@ -84,42 +84,42 @@ def attend(
         raise Unsupported("its layers do not pass the step's layout on to attention")
     if others.get("s_aux") is not None or others.get("position_bias") is not None:
         raise Unsupported("its attention has sinks or position biases")
-    shape = Shape(int(module.layer_idx), scaling, sliding_window, softcap)  # type: ignore[arg-type]
+    layer = Layer(int(module.layer_idx), scaling, sliding_window, softcap)  # type: ignore[arg-type]
     if packed.table is not None:
-        return packed.table.attend(shape, query, key, value), None
+        return packed.table.attend(layer, query, key, value), None
     out = []
     for segment in packed.segments:
         part = slice(segment.offset, segment.offset + segment.length)
-        out.append(_segment(shape, packed, segment, query[:, :, part], key[:, :, part], value[:, :, part]))
+        out.append(attend_segment(layer, packed, segment, query[:, :, part], key[:, :, part], value[:, :, part]))
     if packed.spare:
         out.append(query.new_zeros(1, query.shape[1], packed.spare, value.shape[3]))
     return torch.cat(out, 2).transpose(1, 2), None
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Layer:
     """What a layer's attention is like: its number, score scale, sliding window in tokens, soft cap of scores."""
 
-    layer: int
+    number: int
     scaling: float | None
     window: int | None
     softcap: float | None
 
 
-def _segment(shape: Shape, packed: Packed, segment: Segment, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend_segment(layer: Layer, packed: Packed, segment: Segment, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of one segment, `[1, heads, n, dim]`. Query heads that share keys are taken as further queries."""
-    keys, values = segment.cache.write(shape.layer, segment.start, key, value)
-    first = max(0, segment.start - shape.window + 1) if shape.window else 0
+    keys, values = segment.cache.write(layer.number, segment.start, key, value)
+    first = max(0, segment.start - layer.window + 1) if layer.window else 0
     keys, values = keys[:, :, first:], values[:, :, first:]
     _, heads, n, dim = query.shape
     groups = heads // keys.shape[1]
     query = query.reshape(1, keys.shape[1], groups * n, dim)
-    mask = None if n == 1 else packed.mask(segment, first, shape.window, groups, query)
-    if shape.softcap is None:
-        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=shape.scaling)
+    mask = None if n == 1 else packed.mask(segment, first, layer.window, groups, query)
+    if layer.softcap is None:
+        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=layer.scaling)
     else:
-        scale = dim**-0.5 if shape.scaling is None else shape.scaling
-        out = _soft_capped(query, keys, values, mask, scale, shape.softcap)
+        scale = dim**-0.5 if layer.scaling is None else layer.scaling
+        out = _soft_capped(query, keys, values, mask, scale, layer.softcap)
     return out.reshape(1, heads, n, -1)
 
 

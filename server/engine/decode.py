@@ -8,7 +8,7 @@ import triton
 from torch import Tensor
 
 from server.engine import kernels
-from server.engine.attention import Shape
+from server.engine.attention import Layer
 from server.engine.kv_cache import RowCache
 
 _KEYS = 64
@@ -64,7 +64,7 @@ class Table:
         self.lengths.add_(self.moving)
         self.positions.add_(self.moving)
 
-    def attend(self, shape: Shape, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, layer: Layer, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention of the new tokens: query `[1, heads, rows, dim]` to `[1, rows, heads, dim]`; stores key and value,
         `[1, kv_heads, rows, dim]`."""
         _, heads, rows, dim = query.shape
@@ -74,7 +74,7 @@ class Table:
         sizes |= {f"{name}_2": max(_LEAST, triton.next_power_of_2(size)) for name, size in sizes.items()}
         # A head's numbers must lie side by side; mostly they do.
         query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
-        where = (*self.addresses[:, shape.layer], self.capacities, self.lengths)
+        where = (*self.addresses[:, layer.number], self.capacities, self.lengths)
         strides = (key.stride(2), key.stride(1), value.stride(2), value.stride(1))
         kernels.store[(rows, kv_heads)](key, value, *where, *strides, **sizes)
         splits = max(1, min(_PROGRAMS // (rows * kv_heads), 64))
@@ -82,9 +82,9 @@ class Table:
         sums = partial.new_empty(rows, heads, splits, 2)
         kernels.attend[(rows, kv_heads, splits)](
             query, *where, partial, sums, query.stride(2), query.stride(1),
-            dim**-0.5 if shape.scaling is None else shape.scaling, shape.softcap or 1.0, shape.window or 0, splits,
+            dim**-0.5 if layer.scaling is None else layer.scaling, layer.softcap or 1.0, layer.window or 0, splits,
             GROUP=group, GROUP_2=max(_LEAST, triton.next_power_of_2(group)), KEYS=_KEYS,
-            CAPPED=shape.softcap is not None, **sizes,
+            CAPPED=layer.softcap is not None, **sizes,
         )  # fmt: skip
         out = query.new_empty(rows, heads, value_dim)
         kernels.combine[(rows, heads)](

@@ -236,7 +236,9 @@ class LocalEngine:
                 generation.cached += found * block
 
     def _cache(self, generation: Generation) -> RowCache:
-        return self._caches.setdefault(generation.id, RowCache(generation.kv_tokens))
+        if generation.id not in self._caches:
+            self._caches[generation.id] = self._model.cache(generation.kv_tokens)
+        return self._caches[generation.id]
 
     def _settle(self) -> None:
         """Take the rows of generations that have ended out of the sampler; give new policies to those that turned."""

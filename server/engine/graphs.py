@@ -66,7 +66,7 @@ class Graphs:
     def __init__(self, model: Model, record: Callable[[Run], Run], sizes: Sequence[int]) -> None:
         self.most = max(sizes)
         self._model = model
-        self._spare = RowCache(1)
+        self._spare = model.cache(1)
         nothing = torch.zeros(0, dtype=torch.int64, device=model.device)
         model.forward([Piece(self._spare, 0, (0,))], nothing)
         self._tokens = torch.zeros(self.most, dtype=torch.int64, device=model.device)
@@ -116,7 +116,7 @@ class Graphs:
     def check(self) -> None:
         """Compute a few steps of rows of different length in both ways. ArithmeticError if they differ."""
         probe = self._model.probe().tolist()
-        caches = [RowCache(len(probe)), RowCache(len(probe))]
+        caches = [self._model.cache(len(probe)), self._model.cache(len(probe))]
         starts = [len(probe) // 4, len(probe) - 2]
         nothing = torch.zeros(0, dtype=torch.int64, device=self._model.device)
         for cache, start in zip(caches, starts, strict=True):

@@ -1,10 +1,21 @@
 """KV memory: each generation has its own, of the size that it can come to need."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 Block = dict[int, tuple[Tensor, Tensor]]
 """Keys and values `[1, kv_heads, n, head_dim]` of some positions in a row, by layer."""
+
+
+class Layout(NamedTuple):
+    """A row's keys and values where all layers are alike."""
+
+    layers: int
+    heads: int
+    dim: int
+    dtype: torch.dtype
 
 
 class RowCache:
@@ -14,9 +25,14 @@ class RowCache:
     is ever read, so nothing of an earlier generation, not even a NaN, can reach a later one.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, layout: Layout | None = None) -> None:
+        """layout: if all layers are alike; then they lie in one tensor, on the CPU."""
         self.capacity = capacity
         self._layers: Block = {}
+        if layout is not None:
+            size = (layout.layers, 2, 1, layout.heads, capacity, layout.dim)
+            self._all = torch.empty(size, dtype=layout.dtype)
+            self._layers = {number: (both[0], both[1]) for number, both in enumerate(self._all.unbind(0))}
 
     def write(self, layer: int, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Put keys and values `[1, kv_heads, n, dim]` at position `start`; all up to there, as views."""
@@ -27,6 +43,11 @@ class RowCache:
         stored_keys[:, :, start:stop] = keys
         stored_values[:, :, start:stop] = values
         return stored_keys[:, :, :stop], stored_values[:, :, :stop]
+
+    def places(self, start: int, stop: int) -> list[Tensor]:
+        """Of every layer keys and values of these positions, `[2, 1, heads, n, dim]`, to read and to write. Only with
+        a layout."""
+        return list(self._all.narrow(4, start, stop - start).unbind(0))
 
     def get(self, start: int, stop: int) -> Block:
         """A copy of positions `start` to `stop` in all layers."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from server.engine.lean import lean
 from server.engine.linear import make_invariant
 from server.engine.model import Model
 from server.engine.tokenizer import Tokenizer
@@ -56,9 +57,11 @@ def load(source: ModelSource) -> tuple[Model, Tokenizer]:
     try:
         with torch.inference_mode():
             expected = model.reference()
-            if device.type == "cpu":
-                _log.info("linear layers: %s", make_invariant(network))
             model.adopt()
+            if device.type == "cpu":
+                model.lean = lean(network)
+                way = make_invariant(network if model.lean is None else model.lean)
+                _log.info("forward: %s; linear layers: %s", "transformers' own" if model.lean is None else "lean", way)
             model.check(expected)
             if device.type == "cuda":
                 model.graphs = _graphs(model)

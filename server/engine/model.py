@@ -9,6 +9,7 @@ from torch import Tensor
 
 from server.engine.attention import NAME, Packed, Segment
 from server.engine.kv_cache import RowCache
+from server.engine.lean import Lean
 
 if TYPE_CHECKING:
     from server.engine.graphs import Graphs
@@ -44,7 +45,8 @@ class Piece:
 
 
 class Model:
-    """A causal language model of transformers, unmodified but for its attention and, on the CPU, its linear layers.
+    """A causal language model of transformers, unmodified but for its attention and, on the CPU, its linear layers; or
+    its lean form, if it has one.
 
     graphs: its decode steps as CUDA graphs, where there are any.
     """
@@ -52,6 +54,7 @@ class Model:
     def __init__(self, name: str, network: Any, context_length: int) -> None:
         self.name = name
         self.network = network
+        self.lean: Lean | None = None
         self.context_length = context_length
         self.graphs: Graphs | None = None
         self.bytes_per_token = 0
@@ -89,14 +92,26 @@ class Model:
             spare = padded(len(positions)) - len(positions)
             drawing += [0] * (padded(rows) - rows) if rows else []
         prompt = torch.tensor(fresh + [0] * spare, dtype=torch.int64, device=self.device)
+        tokens = torch.cat([last_tokens, prompt])
+        places = torch.tensor(positions + [0] * spare, device=self.device)
+        keep = torch.tensor(drawing, dtype=torch.int64, device=self.device)
+        return self._logits(tokens, places, Packed(segments, spare), keep)[:rows]
+
+    def _logits(self, tokens: Tensor, positions: Tensor, packed: Packed, drawing: Tensor) -> Tensor:
+        if self.lean is not None:
+            return self.lean(tokens, positions, packed, drawing)
         out = self.network(
-            input_ids=torch.cat([last_tokens, prompt])[None],
-            position_ids=torch.tensor([positions + [0] * spare], device=self.device),
+            input_ids=tokens[None],
+            position_ids=positions[None],
             use_cache=False,
-            logits_to_keep=torch.tensor(drawing, dtype=torch.int64, device=self.device),
-            packed=Packed(segments, spare),
+            logits_to_keep=drawing,
+            packed=packed,
         )
-        return out.logits[0, :rows]
+        return out.logits[0]
+
+    def cache(self, capacity: int) -> RowCache:
+        """Memory for the keys and values of one generation of so many tokens."""
+        return RowCache(capacity, None if self.lean is None else self.lean.layout)
 
     def adopt(self) -> None:
         """Put the engine's attention into the network."""
@@ -114,7 +129,7 @@ class Model:
         ValueError if the logits are not the model's own: better no answer than wrong ones. Measures KV memory too.
         """
         probe = self.probe().tolist()
-        cache, other = RowCache(len(probe)), RowCache(len(probe))
+        cache, other = self.cache(len(probe)), self.cache(len(probe))
         none = torch.zeros(0, dtype=torch.int64, device=self.device)
         third = len(probe) // 3
         got = [

@@ -1,0 +1,158 @@
+"""The forward of Llama-shaped decoders in as few operators as can be, on the CPU.
+
+A step of few rows is bound by what a call costs: transformers' own forward issues some seventy operators a layer beside
+attention, each with a few microseconds of its own and a thread to wake. Here q, k and v are one product, gate and up
+another, and rotary embedding is three operators on q, k and v together. Keys and values of a row lie in one tensor for
+all layers, so that a row costs one copy and one attention a layer.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from server.engine.attention import Layer, Packed, Segment, attend_segment
+from server.engine.kv_cache import Layout
+
+_FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+
+
+def lean(network: Any) -> "Lean | None":
+    """A lean forward of this network, which gives its weights away layer by layer; None if it is of another shape."""
+    if type(network).__name__ not in _FAMILIES or not type(network).__module__.startswith("transformers.models."):
+        return None
+    return Lean(network)
+
+
+class Lean(nn.Module):
+    """A decoder of RMS norms, rotary attention and a gated MLP. Its linear layers are ordinary ones, to be replaced."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        body = network.model
+        self.embedding, self.rotary = body.embed_tokens, body.rotary_emb
+        self.norm, self.head = body.norm, network.lm_head
+        self.layers = nn.ModuleList()
+        for number in range(len(body.layers)):
+            self.layers.append(LeanLayer(body.layers[number], number))
+            body.layers[number] = nn.Identity()  # its weights are copied: free them before the next is
+
+    @property
+    def layout(self) -> Layout:
+        """How a row's keys and values are laid out."""
+        first: Any = self.layers[0]
+        return Layout(len(self.layers), first.kv_heads, first.dim, self.embedding.weight.dtype)
+
+    def forward(self, tokens: Tensor, positions: Tensor, packed: Packed, drawing: Tensor) -> Tensor:
+        """Logits `[len(drawing), vocab]` of some places of a packed step. tokens, positions, drawing: int64 `[n]`."""
+        x = self.embedding(tokens)
+        cos, sin = self._rotation(x, positions)
+        rows = _Rows(packed)
+        for layer in self.layers:
+            x = layer(x, cos, sin, rows)
+        return self.head(_normed(x[drawing], self.norm))
+
+    def _rotation(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """What q, k and v are multiplied with, and what q, k and v with their halves swapped are, `[n, heads, dim]`.
+
+        v is not turned: 1 and 0.
+        """
+        first: Any = self.layers[0]
+        cos, sin = self.rotary(x[None], positions[None])
+        half = first.dim // 2
+        sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)
+        turned = first.heads + first.kv_heads
+        cosines = x.new_ones(len(x), turned + first.kv_heads, first.dim)
+        sines = torch.zeros_like(cosines)
+        cosines[:, :turned] = cos[0][:, None]
+        sines[:, :turned] = sin[:, None]
+        return cosines, sines
+
+
+class LeanLayer(nn.Module):
+    """One layer: the weights of transformers' own, joined."""
+
+    def __init__(self, layer: Any, number: int) -> None:
+        super().__init__()
+        attention, mlp = layer.self_attn, layer.mlp
+        self.dim: int = attention.head_dim
+        self.heads, self.kv_heads = (p.out_features // self.dim for p in (attention.q_proj, attention.k_proj))
+        window = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
+        window = window if type(attention).__name__ != "LlamaAttention" else None
+        self.shape = Layer(number, attention.scaling, window, None)
+        self.before, self.between = layer.input_layernorm, layer.post_attention_layernorm
+        self.qkv = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.out = attention.o_proj
+        self.gate_up = _joined(mlp.gate_proj, mlp.up_proj)
+        self.down, self.activation = mlp.down_proj, mlp.act_fn
+        self.head_norms = [attention.q_norm, attention.k_norm] if hasattr(attention, "q_norm") else None
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, rows: "_Rows") -> Tensor:
+        """Hidden states `[n, hidden]`. cos, sin: see Lean."""
+        qkv = self.qkv(_normed(x, self.before)).view(len(x), -1, self.dim)
+        if self.head_norms is not None:
+            q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], 1)
+            qkv = torch.cat([_normed(q, self.head_norms[0]), _normed(k, self.head_norms[1]), v], 1)
+        qkv = torch.addcmul(qkv * cos, qkv.roll(self.dim // 2, -1), sin)
+        x = x + self.out(rows.attend(self.shape, qkv, self.heads))
+        gate, up = self.gate_up(_normed(x, self.between)).chunk(2, -1)
+        return x + self.down(self.activation(gate) * up)
+
+
+class _Rows:
+    """The rows of a step: those of one token first, then pieces of prompts, then what is spare."""
+
+    def __init__(self, packed: Packed) -> None:
+        self._packed = packed
+        ones = [segment.length == 1 for segment in packed.segments]
+        self._count = ones.index(False) if False in ones else len(ones)
+        self._single = packed.segments[: self._count]
+        self._longer: list[Segment] = packed.segments[self._count :]
+        self._to = [segment.cache.places(segment.start, segment.start + 1) for segment in self._single]
+        self._windows: dict[int | None, list[list[Tensor]]] = {}
+
+    def attend(self, layer: Layer, qkv: Tensor, heads: int) -> Tensor:
+        """Attention of all rows, `[n, heads * dim]`. qkv: `[n, heads and twice the kv heads, dim]`."""
+        count, dim = self._count, qkv.shape[-1]
+        kv_heads = (qkv.shape[1] - heads) // 2
+        out = []
+        if count:
+            queries = qkv[:count, :heads].view(count, 1, kv_heads, -1, dim).unbind(0)
+            fresh = qkv[:count, heads:].view(count, 2, 1, kv_heads, 1, dim).unbind(0)
+            seen = self._seen(layer.window)
+            for row in range(count):  # each attends over its own exact length: see `attention.attend`
+                self._to[row][layer.number].copy_(fresh[row])
+                keys, values = seen[row][layer.number].unbind(0)
+                out.append(F.scaled_dot_product_attention(queries[row], keys, values, scale=layer.scaling))
+            out = [torch.cat(out).view(count, -1)]
+        for segment in self._longer:
+            part = qkv[None, segment.offset : segment.offset + segment.length].transpose(1, 2)
+            q, k, v = part.split([heads, kv_heads, kv_heads], 1)
+            mixed = attend_segment(layer, self._packed, segment, q, k, v)
+            out.append(mixed[0].transpose(0, 1).reshape(segment.length, -1))
+        if self._packed.spare:
+            out.append(qkv.new_zeros(self._packed.spare, heads * dim))
+        return torch.cat(out) if len(out) > 1 else out[0]
+
+    def _seen(self, window: int | None) -> list[list[Tensor]]:
+        """Keys and values that each row of one token sees, by layer."""
+        if window not in self._windows:
+            self._windows[window] = [
+                segment.cache.places(max(0, segment.start - window + 1) if window else 0, segment.start + 1)
+                for segment in self._single
+            ]
+        return self._windows[window]
+
+
+def _joined(*layers: nn.Linear) -> nn.Linear:
+    """Layers on the same input as one."""
+    joined = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers), bias=False, device="meta")
+    joined.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]), requires_grad=False)
+    if layers[0].bias is not None:
+        joined.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]), requires_grad=False)
+    return joined
+
+
+def _normed(x: Tensor, norm: Any) -> Tensor:
+    return F.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
