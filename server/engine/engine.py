@@ -27,6 +27,8 @@ from server.engine.scheduler import Chunk, Limits, Plan, Scheduler
 Deliver = Callable[[list[tuple[str, Event]]], None]
 """Takes all events of a step, with the ids of their requests. Called on the engine's thread; must not block."""
 
+_AHEAD = ("cuda",)
+"""Devices on which the host reads a step while the next one is computed."""
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +45,14 @@ class State:
     waiting: int
     kv_tokens: int
     steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A step that the device was told to do and the host has not read yet: whose rows it has, and what it gives."""
+
+    members: list[Generation]
+    report: adaptive.Report
 
 
 class Engine(Protocol):
@@ -96,6 +106,7 @@ class LocalEngine:
         self._members: list[Generation] = []
         self._rows = Rows([], model.device)
         self._replayed = replayed_step(model.device)
+        self._flight: Flight | None = None
         self._last = torch.zeros(0, dtype=torch.int64, device=model.device)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -166,6 +177,8 @@ class LocalEngine:
 
     def _step(self) -> bool:
         """One step for everyone; False if there was nothing to do."""
+        if self._flight is not None and not self._steady(self._flight):
+            self._tell(self._land())
         self._scheduler.admit()
         self._reuse()
         plan = self._scheduler.plan()
@@ -175,9 +188,12 @@ class LocalEngine:
         logits = self._forward(plan)
         events = self._draw(plan, logits)
         self._steps += 1
+        self._tell(events)
+        return True
+
+    def _tell(self, events: list[tuple[str, Event]]) -> None:
         if events:
             self._deliver(events)
-        return True
 
     def _take_messages(self) -> None:
         for message in self._inbox.messages():
@@ -255,7 +271,8 @@ class LocalEngine:
     def _forward(self, plan: Plan) -> Tensor:
         """Logits of all rows that draw, those that decode before those whose prompt is now complete, and then those of
         what is scored."""
-        decoding = [Piece(self._caches[g.id], len(g.request.prompt) + g.output_tokens - 1, None) for g in plan.decoding]
+        unread = 0 if self._flight is None else 1
+        decoding = [Piece(self._caches[g.id], g.given - 1 + unread, None) for g in plan.decoding]
         pieces = [(piece, generation) for piece, generation in zip(decoding, plan.decoding, strict=True)]
         for chunk in plan.chunks:
             generation = chunk.generation
@@ -312,10 +329,35 @@ class LocalEngine:
         if drawing:
             step = self._replayed or adaptive.step
             self._last, report = step(logits[:drawing], self._rows, masks(self._members, self._model))
-            for row, (generation, record) in enumerate(zip(self._members, report.records(), strict=True)):
-                events.extend(self._take(generation, *record, report.faults.get(row)))
+            report.start_copy()
+            events.extend(self._land())
+            self._flight = Flight(self._members, report)
+            ahead = self._model.device.type in _AHEAD and not plan.chunks
+            if not (ahead and all(member.foreseeable(1) for member in self._flight.members)):
+                events.extend(self._land())
         if len(draws) < len(plan.chunks):
             events.extend(self._score(plan.chunks[len(draws) :], logits[drawing:]))
+        return events
+
+    def _steady(self, flight: Flight) -> bool:
+        """Whether the next step can be computed before this one is read: the same rows, and nobody else to see to."""
+        scheduler = self._scheduler
+        others = scheduler.waiting or scheduler.prefilling or scheduler.paused
+        return (
+            not others
+            and scheduler.decoding == flight.members
+            and all(member.foreseeable(2) and not member.held for member in flight.members)
+        )
+
+    def _land(self) -> list[tuple[str, Event]]:
+        """The events of the step that was not read yet, if there is one. Rows that have ended since computed it for
+        nothing."""
+        flight, self._flight = self._flight, None
+        events: list[tuple[str, Event]] = []
+        if flight is not None:
+            for row, (generation, record) in enumerate(zip(flight.members, flight.report.records(), strict=True)):
+                if generation.stage is Stage.DECODING:
+                    events.extend(self._take(generation, *record, flight.report.faults.get(row)))
         return events
 
     def _score(self, chunks: Sequence[Chunk], logits: Tensor) -> Iterator[tuple[str, Event]]:
