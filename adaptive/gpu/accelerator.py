@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@cache
 def kernels(device: torch.device) -> ModuleType | None:
-    """`adaptive.gpu.fused` if it works on this device; None leaves everything to plain torch, as always on the CPU."""
-    if device.type != "cuda":
+    """`adaptive.gpu.fused` if it works on this device; None leaves everything to plain torch, as always on the CPU, and
+    on a GPU that is not the thread's current one, which kernels would not find."""
+    if device.type != "cuda" or (device.index is not None and device.index != torch.cuda.current_device()):
         return None
+    return _checked(device)
+
+
+@cache
+def _checked(device: torch.device) -> ModuleType | None:
     try:
         from adaptive.gpu import fused  # Triton is not everywhere
 

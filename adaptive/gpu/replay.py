@@ -34,9 +34,16 @@ class _Given:
 
 def captured(run: Run) -> Run:
     """A function that does again on the device what `run` did, and returns what `run` returned."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        out = run()
+    graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    # Not by torch.cuda.graph, which collects garbage and gives memory back: that takes long in the midst of serving.
+    with torch.cuda.stream(aside):
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            out = run()
+        finally:
+            graph.capture_end()
+    torch.cuda.current_stream().wait_stream(aside)
 
     def replay() -> tuple[Tensor, Report]:
         graph.replay()

@@ -158,6 +158,8 @@ class LocalEngine:
     def _run(self) -> None:
         fault: BaseException | None = None
         try:
+            if self._model.device.type == "cuda":
+                torch.cuda.set_device(self._model.device)  # each thread has a current one
             with torch.inference_mode():
                 while not self._stopping:
                     self._inbox.wake.clear()

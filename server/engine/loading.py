@@ -39,6 +39,8 @@ def load(source: ModelSource) -> tuple[Model, Tokenizer]:
     """Load a model and its tokenizer, check that the engine computes what the model computes, and make its rows
     independent of one another. RefusedModel if it cannot be served."""
     device = choose_device(source.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     path = str(EMBEDDED) if source.name == "embedded" else source.name
     options: dict[str, Any] = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
     config = _config(path, options)
