@@ -308,12 +308,42 @@ class LocalEngine:
         events: list[tuple[str, Event]] = []
         drawing = len(self._members)
         if drawing:
-            self._last, report = adaptive.step(logits[:drawing], self._rows, masks(self._members, self._model))
-            for row, (generation, record) in enumerate(zip(self._members, report.records(), strict=True)):
-                events.extend(self._take(generation, *record, report.faults.get(row)))
+            events.extend(self._sample(logits[:drawing]))
         if len(draws) < len(plan.chunks):
             events.extend(self._score(plan.chunks[len(draws) :], logits[drawing:]))
         return events
+
+    def _sample(self, logits: Tensor) -> Iterator[tuple[str, Event]]:
+        """Draw a token of every row."""
+        try:
+            self._last, report = adaptive.step(logits, self._rows, masks(self._members, self._model))
+            records = report.records()
+        except Exception:
+            _log.exception("a draw failed; its rows are now drawn one by one")
+            yield from self._sample_one_by_one(logits)
+            return
+        for row, (generation, record) in enumerate(zip(self._members, records, strict=True)):
+            yield from self._take(generation, *record, report.faults.get(row))
+
+    def _sample_one_by_one(self, logits: Tensor) -> Iterator[tuple[str, Event]]:
+        """The same draws, each row alone and from where its generation is: only a row that cannot be drawn fails."""
+        last = torch.zeros(len(self._members), dtype=torch.int64, device=logits.device)
+        for row, generation in enumerate(self._members):
+            here = slice(row, row + 1)
+            try:
+                alone = Rows([generation.settings], logits.device)
+                last[here], report = adaptive.step(logits[here], alone, masks([generation], self._model))
+                (record,) = report.records()
+            except Exception:
+                _log.exception("a row could not be drawn")
+                yield self._fail(generation)
+            else:
+                yield from self._take(generation, *record, report.faults.get(0))
+        self._last, self._rows = last, Rows([member.settings for member in self._members], logits.device)
+
+    def _fail(self, generation: Generation) -> tuple[str, Event]:
+        self._retire(generation)
+        return generation.id, Failed(f"a fault of the server, at output token {generation.output_tokens}")
 
     def _score(self, chunks: Sequence[Chunk], logits: Tensor) -> Iterator[tuple[str, Event]]:
         """Score the next tokens of texts. The loop is over time, where one step waits for another, and over texts."""
@@ -326,7 +356,11 @@ class LocalEngine:
             for part, tokens in zip(mine.split(size), given.split(size), strict=True):
                 if scoring.stage is Stage.DONE:
                     break
-                yield from self._score_part(scoring, part, tokens)
+                try:
+                    yield from self._score_part(scoring, part, tokens)
+                except Exception:
+                    _log.exception("a text could not be scored")
+                    yield self._fail(scoring)
 
     def _score_part(self, scoring: Scoring, logits: Tensor, tokens: Tensor) -> Iterator[tuple[str, Event]]:
         settings = scoring.settings
