@@ -12,12 +12,12 @@ from torch import Tensor
 
 import adaptive
 from adaptive import Rows
+from server.engine.batch import Batch, Draw
 from server.engine.detokenizer import TokenBytes
 from server.engine.events import Cause, Event, Failed, Finished
 from server.engine.generation import Generation, Scoring, Stage
 from server.engine.inbox import Displace, Inbox, Verb
 from server.engine.kv_cache import RowCache
-from server.engine.masks import masks
 from server.engine.model import Model, Piece
 from server.engine.prefix import PrefixCache, block_names
 from server.engine.request import FormError, GenerationRequest
@@ -88,13 +88,11 @@ class LocalEngine:
         self._stopping = False
         self._busy_since: float | None = None
         self._steps = 0
-        # Below: the engine thread's own. Row i of the sampler belongs to _members[i].
+        # Below: the engine thread's own.
         self._generations: dict[str, Generation] = {}
         self._caches: dict[str, RowCache] = {}
         self._prefixes = PrefixCache(limits.block)
-        self._members: list[Generation] = []
-        self._rows = Rows([], model.device)
-        self._last = torch.zeros(0, dtype=torch.int64, device=model.device)
+        self._batch = Batch(model)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -169,7 +167,7 @@ class LocalEngine:
         plan = self._scheduler.plan()
         if not plan:
             return False
-        self._settle()
+        self._batch.settle()
         logits = self._forward(plan)
         events = self._draw(plan, logits)
         self._steps += 1
@@ -238,18 +236,6 @@ class LocalEngine:
             self._caches[generation.id] = self._model.cache(generation.kv_tokens)
         return self._caches[generation.id]
 
-    def _settle(self) -> None:
-        """Take the rows of generations that have ended out of the sampler; give new policies to those that turned."""
-        keep = [row for row, member in enumerate(self._members) if member.stage is Stage.DECODING]
-        anew = {row: self._members[row].settings for row in keep if self._members[row].turned}
-        if len(keep) == len(self._members) and not anew:
-            return
-        self._members = [self._members[row] for row in keep]
-        for member in self._members:
-            member.turned = False
-        self._rows = self._rows.change(keep, anew=anew)
-        self._last = self._last[torch.tensor(keep, dtype=torch.int64, device=self._last.device)]
-
     def _forward(self, plan: Plan) -> Tensor:
         """Logits of all rows that draw, those that decode before those whose prompt is now complete, and then those of
         what is scored."""
@@ -259,7 +245,7 @@ class LocalEngine:
             generation = chunk.generation
             pieces.extend((piece, generation) for piece in self._pieces(chunk, self._cache(generation)))
         try:
-            logits = self._model.forward([piece for piece, _ in pieces], self._last)
+            logits = self._model.forward([piece for piece, _ in pieces], self._batch.last)
             self._keep(plan.chunks)
         except Exception:
             _log.exception("a step failed; its rows are now computed one by one")
@@ -284,7 +270,7 @@ class LocalEngine:
         """
         logits = []
         for row, (piece, generation) in enumerate(pieces):
-            mine = self._last[row : row + 1] if piece.tokens is None else self._last[:0]
+            mine = self._batch.last[row : row + 1] if piece.tokens is None else self._batch.last[:0]
             try:
                 out = self._model.forward([piece], mine)
             except Exception:
@@ -299,47 +285,15 @@ class LocalEngine:
 
     def _draw(self, plan: Plan, logits: Tensor) -> list[tuple[str, Event]]:
         draws = [chunk for chunk in plan.chunks if not isinstance(chunk.generation, Scoring)]
-        joining = [chunk.generation for chunk in draws if chunk.completes]
-        if joining:
-            self._rows = self._rows.change(range(len(self._members)), [g.settings for g in joining])
-            self._members = self._members + joining
-            for generation in joining:
-                generation.turned = False
+        self._batch.join([chunk.generation for chunk in draws if chunk.completes])
         events: list[tuple[str, Event]] = []
-        drawing = len(self._members)
+        drawing = len(self._batch.members)
         if drawing:
-            events.extend(self._sample(logits[:drawing]))
+            for generation, drawn in self._batch.draw(logits[:drawing]):
+                events.extend([self._fail(generation)] if drawn is None else self._take(generation, drawn))
         if len(draws) < len(plan.chunks):
             events.extend(self._score(plan.chunks[len(draws) :], logits[drawing:]))
         return events
-
-    def _sample(self, logits: Tensor) -> Iterator[tuple[str, Event]]:
-        """Draw a token of every row."""
-        try:
-            self._last, report = adaptive.step(logits, self._rows, masks(self._members, self._model))
-            records = report.records()
-        except Exception:
-            _log.exception("a draw failed; its rows are now drawn one by one")
-            yield from self._sample_one_by_one(logits)
-            return
-        for row, (generation, record) in enumerate(zip(self._members, records, strict=True)):
-            yield from self._take(generation, *record, report.faults.get(row))
-
-    def _sample_one_by_one(self, logits: Tensor) -> Iterator[tuple[str, Event]]:
-        """The same draws, each row alone and from where its generation is: only a row that cannot be drawn fails."""
-        last = torch.zeros(len(self._members), dtype=torch.int64, device=logits.device)
-        for row, generation in enumerate(self._members):
-            here = slice(row, row + 1)
-            try:
-                alone = Rows([generation.settings], logits.device)
-                last[here], report = adaptive.step(logits[here], alone, masks([generation], self._model))
-                (record,) = report.records()
-            except Exception:
-                _log.exception("a row could not be drawn")
-                yield self._fail(generation)
-            else:
-                yield from self._take(generation, *record, report.faults.get(0))
-        self._last, self._rows = last, Rows([member.settings for member in self._members], logits.device)
 
     def _fail(self, generation: Generation) -> tuple[str, Event]:
         self._retire(generation)
@@ -368,13 +322,12 @@ class LocalEngine:
         _, report = adaptive.step(logits, rows, tokens=tokens)
         for row, record in enumerate(report.records()):
             if scoring.stage is not Stage.DONE:
-                yield from self._take(scoring, *record, report.faults.get(row))
+                yield from self._take(scoring, Draw(*record, report.faults.get(row)))
 
-    def _take(
-        self, generation: Generation, info: adaptive.SamplingInfo, choices: list[adaptive.Choice], said: str | None
-    ) -> list[tuple[str, Event]]:
+    def _take(self, generation: Generation, drawn: Draw) -> list[tuple[str, Event]]:
         """A row's events. Whatever goes wrong in it ends its own request and no other."""
         events: list[Event]
+        info, choices, said = drawn
         try:
             if info.fault == adaptive.Fault.LOGITS:
                 raise ArithmeticError("the model gave no distribution (NaN or infinite logits), or masks left nothing")
