@@ -332,7 +332,7 @@ class LocalEngine:
             if info.fault == adaptive.Fault.LOGITS:
                 raise ArithmeticError("the model gave no distribution (NaN or infinite logits), or masks left nothing")
             if info.fault:
-                raise ArithmeticError(f"the policy failed: {said or 'it gave no temperature'}")
+                raise ArithmeticError(f"the policy failed: {said or 'it gave no temperature or no distribution'}")
             events = generation.take(info, choices)
         except FormError as fault:
             events = [Failed(str(fault), Cause.FORM)]
