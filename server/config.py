@@ -43,6 +43,7 @@ class Config:
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     tracing: bool = False
+    otlp_metrics: bool = False
 
     def __post_init__(self) -> None:
         """ValueError that names the option and what is allowed."""

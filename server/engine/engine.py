@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,13 +12,12 @@ from torch import Tensor
 
 import adaptive
 from adaptive import Rows
-from adaptive.gpu.accelerator import replayed_step
+from server.engine.batch import Batch, Draw
 from server.engine.detokenizer import TokenBytes
 from server.engine.events import Cause, Event, Failed, Finished
 from server.engine.generation import Generation, Scoring, Stage
 from server.engine.inbox import Displace, Inbox, Verb
 from server.engine.kv_cache import RowCache
-from server.engine.masks import masks
 from server.engine.model import Model, Piece
 from server.engine.prefix import PrefixCache, block_names
 from server.engine.request import FormError, GenerationRequest
@@ -27,8 +26,6 @@ from server.engine.scheduler import Chunk, Limits, Plan, Scheduler
 Deliver = Callable[[list[tuple[str, Event]]], None]
 """Takes all events of a step, with the ids of their requests. Called on the engine's thread; must not block."""
 
-_AHEAD = ("cuda",)
-"""Devices on which the host reads a step while the next one is computed."""
 _log = logging.getLogger(__name__)
 
 
@@ -45,14 +42,6 @@ class State:
     waiting: int
     kv_tokens: int
     steps: int
-
-
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """A step that the device was told to do and the host has not read yet: whose rows it has, and what it gives."""
-
-    members: list[Generation]
-    report: adaptive.Report
 
 
 class Engine(Protocol):
@@ -99,15 +88,11 @@ class LocalEngine:
         self._stopping = False
         self._busy_since: float | None = None
         self._steps = 0
-        # Below: the engine thread's own. Row i of the sampler belongs to _members[i].
+        # Below: the engine thread's own.
         self._generations: dict[str, Generation] = {}
         self._caches: dict[str, RowCache] = {}
         self._prefixes = PrefixCache(limits.block)
-        self._members: list[Generation] = []
-        self._rows = Rows([], model.device)
-        self._replayed = replayed_step(model.device)
-        self._flight: Flight | None = None
-        self._last = torch.zeros(0, dtype=torch.int64, device=model.device)
+        self._batch = Batch(model)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -179,19 +164,25 @@ class LocalEngine:
 
     def _step(self) -> bool:
         """One step for everyone; False if there was nothing to do."""
-        if self._flight is not None and not self._steady(self._flight):
-            self._tell(self._land())
+        if self._batch.unread and not self._steady():
+            self._tell(self._events(self._batch.land()))
         self._scheduler.admit()
         self._reuse()
         plan = self._scheduler.plan()
         if not plan:
             return False
-        self._settle()
+        self._batch.settle()
         logits = self._forward(plan)
         events = self._draw(plan, logits)
         self._steps += 1
         self._tell(events)
         return True
+
+    def _steady(self) -> bool:
+        """Whether the next step can be computed before the last is read: the same rows, and nobody else to see to."""
+        scheduler = self._scheduler
+        others = scheduler.waiting or scheduler.prefilling or scheduler.paused
+        return not others and scheduler.decoding == self._batch.members and self._batch.foreseeable(2)
 
     def _tell(self, events: list[tuple[str, Event]]) -> None:
         if events:
@@ -258,29 +249,17 @@ class LocalEngine:
             self._caches[generation.id] = self._model.cache(generation.kv_tokens)
         return self._caches[generation.id]
 
-    def _settle(self) -> None:
-        """Take the rows of generations that have ended out of the sampler; give new policies to those that turned."""
-        keep = [row for row, member in enumerate(self._members) if member.stage is Stage.DECODING]
-        anew = {row: self._members[row].settings for row in keep if self._members[row].turned}
-        if len(keep) == len(self._members) and not anew:
-            return
-        self._members = [self._members[row] for row in keep]
-        for member in self._members:
-            member.turned = False
-        self._rows = self._rows.change(keep, anew=anew)
-        self._last = self._last[torch.tensor(keep, dtype=torch.int64, device=self._last.device)]
-
     def _forward(self, plan: Plan) -> Tensor:
         """Logits of all rows that draw, those that decode before those whose prompt is now complete, and then those of
         what is scored."""
-        unread = 0 if self._flight is None else 1
+        unread = self._batch.unread
         decoding = [Piece(self._caches[g.id], g.given - 1 + unread, None) for g in plan.decoding]
         pieces = [(piece, generation) for piece, generation in zip(decoding, plan.decoding, strict=True)]
         for chunk in plan.chunks:
             generation = chunk.generation
             pieces.extend((piece, generation) for piece in self._pieces(chunk, self._cache(generation)))
         try:
-            logits = self._model.forward([piece for piece, _ in pieces], self._last)
+            logits = self._model.forward([piece for piece, _ in pieces], self._batch.last)
             self._keep(plan.chunks)
         except Exception:
             _log.exception("a step failed; its rows are now computed one by one")
@@ -305,7 +284,7 @@ class LocalEngine:
         """
         logits = []
         for row, (piece, generation) in enumerate(pieces):
-            mine = self._last[row : row + 1] if piece.tokens is None else self._last[:0]
+            mine = self._batch.last[row : row + 1] if piece.tokens is None else self._batch.last[:0]
             try:
                 out = self._model.forward([piece], mine)
             except Exception:
@@ -320,47 +299,24 @@ class LocalEngine:
 
     def _draw(self, plan: Plan, logits: Tensor) -> list[tuple[str, Event]]:
         draws = [chunk for chunk in plan.chunks if not isinstance(chunk.generation, Scoring)]
-        joining = [chunk.generation for chunk in draws if chunk.completes]
-        if joining:
-            self._rows = self._rows.change(range(len(self._members)), [g.settings for g in joining])
-            self._members = self._members + joining
-            for generation in joining:
-                generation.turned = False
+        self._batch.join([chunk.generation for chunk in draws if chunk.completes])
         events: list[tuple[str, Event]] = []
-        drawing = len(self._members)
+        drawing = len(self._batch.members)
         if drawing:
-            step = self._replayed or adaptive.step
-            self._last, report = step(logits[:drawing], self._rows, masks(self._members, self._model))
-            report.start_copy()
-            events.extend(self._land())
-            self._flight = Flight(self._members, report)
-            ahead = self._model.device.type in _AHEAD and not plan.chunks
-            if not (ahead and all(member.foreseeable(1) for member in self._flight.members)):
-                events.extend(self._land())
+            events.extend(self._events(self._batch.draw(logits[:drawing], ahead=not plan.chunks)))
         if len(draws) < len(plan.chunks):
             events.extend(self._score(plan.chunks[len(draws) :], logits[drawing:]))
         return events
 
-    def _steady(self, flight: Flight) -> bool:
-        """Whether the next step can be computed before this one is read: the same rows, and nobody else to see to."""
-        scheduler = self._scheduler
-        others = scheduler.waiting or scheduler.prefilling or scheduler.paused
-        return (
-            not others
-            and scheduler.decoding == flight.members
-            and all(member.foreseeable(2) and not member.held for member in flight.members)
-        )
-
-    def _land(self) -> list[tuple[str, Event]]:
-        """The events of the step that was not read yet, if there is one. Rows that have ended since computed it for
-        nothing."""
-        flight, self._flight = self._flight, None
+    def _events(self, draws: Iterable[tuple[Generation, Draw | None]]) -> list[tuple[str, Event]]:
         events: list[tuple[str, Event]] = []
-        if flight is not None:
-            for row, (generation, record) in enumerate(zip(flight.members, flight.report.records(), strict=True)):
-                if generation.stage is Stage.DECODING:
-                    events.extend(self._take(generation, *record, flight.report.faults.get(row)))
+        for generation, drawn in draws:
+            events.extend([self._fail(generation)] if drawn is None else self._take(generation, drawn))
         return events
+
+    def _fail(self, generation: Generation) -> tuple[str, Event]:
+        self._retire(generation)
+        return generation.id, Failed(f"a fault of the server, at output token {generation.output_tokens}")
 
     def _score(self, chunks: Sequence[Chunk], logits: Tensor) -> Iterator[tuple[str, Event]]:
         """Score the next tokens of texts. The loop is over time, where one step waits for another, and over texts."""
@@ -373,7 +329,11 @@ class LocalEngine:
             for part, tokens in zip(mine.split(size), given.split(size), strict=True):
                 if scoring.stage is Stage.DONE:
                     break
-                yield from self._score_part(scoring, part, tokens)
+                try:
+                    yield from self._score_part(scoring, part, tokens)
+                except Exception:
+                    _log.exception("a text could not be scored")
+                    yield self._fail(scoring)
 
     def _score_part(self, scoring: Scoring, logits: Tensor, tokens: Tensor) -> Iterator[tuple[str, Event]]:
         settings = scoring.settings
@@ -381,18 +341,17 @@ class LocalEngine:
         _, report = adaptive.step(logits, rows, tokens=tokens)
         for row, record in enumerate(report.records()):
             if scoring.stage is not Stage.DONE:
-                yield from self._take(scoring, *record, report.faults.get(row))
+                yield from self._take(scoring, Draw(*record, report.faults.get(row)))
 
-    def _take(
-        self, generation: Generation, info: adaptive.SamplingInfo, choices: list[adaptive.Choice], said: str | None
-    ) -> list[tuple[str, Event]]:
+    def _take(self, generation: Generation, drawn: Draw) -> list[tuple[str, Event]]:
         """A row's events. Whatever goes wrong in it ends its own request and no other."""
         events: list[Event]
+        info, choices, said = drawn
         try:
             if info.fault == adaptive.Fault.LOGITS:
                 raise ArithmeticError("the model gave no distribution (NaN or infinite logits), or masks left nothing")
             if info.fault:
-                raise ArithmeticError(f"the policy failed: {said or 'it gave no temperature'}")
+                raise ArithmeticError(f"the policy failed: {said or 'it gave no temperature or no distribution'}")
             events = generation.take(info, choices)
         except FormError as fault:
             events = [Failed(str(fault), Cause.FORM)]

@@ -18,14 +18,17 @@ class Sight:
     """
 
     def __init__(self, config: Config, deliver: Deliver) -> None:
-        """RuntimeError if tracing is asked for and its packages are not there."""
+        """RuntimeError if OpenTelemetry is asked for and its packages are not there."""
         self._config = config
-        self._metrics = None if config.metrics_port is None else Metrics(deliver)
+        measured = config.metrics_port is not None or config.otlp_metrics
+        self._metrics = Metrics(deliver) if measured else None
         self.deliver = deliver if self._metrics is None else self._metrics.meter.deliver
         self.address: str | None = None
         self._task: asyncio.Task | None = None  # kept, or it would be collected while it runs
         self._ends: list[Callable[[], None]] = []
         books: list[Book] = [RequestLog()] if self._metrics is None else [RequestLog(), self._metrics]
+        if config.tracing or config.otlp_metrics:
+            _need_opentelemetry()
         if config.tracing:
             books.insert(0, self._tracing())
         self.interceptor = Ledger(books)
@@ -38,12 +41,17 @@ class Sight:
         return self._metrics.meter
 
     def start(self, rows: int, kv_tokens: int, **about: str) -> None:
-        """Listen for those who ask for metrics. OSError if the port is taken."""
-        if self._metrics is None or self._config.metrics_port is None:
+        """Listen for those who ask for metrics, and send them to those who do not. OSError if the port is taken."""
+        if self._metrics is None:
             return
         self._metrics.describe(rows, kv_tokens, **about)
-        self.address, end = self._metrics.serve(self._config.metrics_host, self._config.metrics_port)
-        self._ends.append(end)
+        if self._config.metrics_port is not None:
+            self.address, end = self._metrics.serve(self._config.metrics_host, self._config.metrics_port)
+            self._ends.append(end)
+        if self._config.otlp_metrics:
+            from server.sight.otlp import MetricsSender
+
+            self._ends.append(MetricsSender(self._metrics.registry).end)
         self._task = asyncio.get_running_loop().create_task(self._metrics.keep_up(_ADD_UP_SECONDS))
 
     async def stop(self) -> None:
@@ -52,10 +60,17 @@ class Sight:
             await asyncio.to_thread(end)
 
     def _tracing(self) -> Book:
-        try:
-            from server.sight.tracing import Tracing, exporting
-        except ImportError:
-            raise RuntimeError("--tracing needs more packages: pip install 'thermostat-server[tracing]'") from None
+        from server.sight.tracing import Tracing, exporting
+
         tracing = Tracing(exporting())
         self._ends.append(tracing.end)
         return tracing
+
+
+def _need_opentelemetry() -> None:
+    """Told at the start, before a model is loaded."""
+    try:
+        import server.sight.otlp  # noqa: F401
+    except ImportError:
+        told = "--tracing and --otlp-metrics need more packages: pip install 'thermostat-server[tracing]'"
+        raise RuntimeError(told) from None

@@ -22,12 +22,18 @@ _NAMES = {"prompt_tokens": "gen_ai.usage.input_tokens", "reason": "gen_ai.respon
 _FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 
 
+# Seconds; a collector that is gone must not hold up the end of the server for the usual ten.
+os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
+
+
+def described() -> Resource:
+    """What sends spans and metrics, OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME included."""
+    return Resource.create({SERVICE_NAME: "thermostat", SERVICE_VERSION: __version__})
+
+
 def exporting() -> TracerProvider:
     """Spans that are sent in batches by OTLP over gRPC."""
-    # Seconds; a collector that is gone must not hold up the end of the server for the usual ten.
-    os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
-    resource = Resource.create({SERVICE_NAME: "thermostat", SERVICE_VERSION: __version__})
-    provider = TracerProvider(resource=resource)
+    provider = TracerProvider(resource=described())
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider
 

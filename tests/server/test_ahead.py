@@ -6,7 +6,7 @@ import torch
 from adaptive import EntropyFeedback, Filters, Fixed, Greedy, Penalties, TargetEntropy
 from adaptive.policies import Phase, Phased
 from adaptive.signals import Rule
-from server.engine import engine
+from server.engine import batch
 from server.engine.events import Drawn, Finished
 from server.engine.request import GenerationRequest, Stopping
 from tests.fakes import VOCAB, FakeModel, Harness
@@ -55,7 +55,7 @@ def run(*wanted: GenerationRequest, rows: int = 3) -> tuple[dict, FakeModel]:
 
 def test_tokens_texts_and_ends_are_those_of_steps_that_are_read_at_once(monkeypatch):
     expected, _ = run(*requests())
-    monkeypatch.setattr(engine, "_AHEAD", ("cpu",))
+    monkeypatch.setattr(batch, "_AHEAD", ("cpu",))
     assert run(*requests())[0] == expected
 
 
@@ -63,7 +63,7 @@ def test_a_row_that_ended_has_computed_one_step_more(monkeypatch):
     ends = GenerationRequest("end", (3, 1), Fixed(1.1), stopping=Stopping(max_output_tokens=60))
     expected, model = run(ends)
     steps = len(model.batches)
-    monkeypatch.setattr(engine, "_AHEAD", ("cpu",))
+    monkeypatch.setattr(batch, "_AHEAD", ("cpu",))
     got, model = run(ends)
     assert got == expected and expected["end"][3] < 60
     assert len(model.batches) == steps + 1
@@ -73,7 +73,7 @@ def test_the_last_token_that_there_is_room_for_is_not_overstepped(monkeypatch):
     full = GenerationRequest("full", (3, 1), Greedy(), stopping=Stopping(max_output_tokens=20, ignore_eos=True))
     _, model = run(full)
     steps = len(model.batches)
-    monkeypatch.setattr(engine, "_AHEAD", ("cpu",))
+    monkeypatch.setattr(batch, "_AHEAD", ("cpu",))
     _, model = run(full)
     assert len(model.batches) == steps
 
@@ -86,18 +86,15 @@ def test_the_last_token_that_there_is_room_for_is_not_overstepped(monkeypatch):
     ],
 )
 def test_what_a_token_steers_is_read_at_once(monkeypatch, steered):
-    monkeypatch.setattr(engine, "_AHEAD", ("cpu",))
+    monkeypatch.setattr(batch, "_AHEAD", ("cpu",))
     stopping = Stopping(max_output_tokens=9, ignore_eos=True)
-    landed = []
-    with Harness(FakeModel(spread)) as harness:
-        land = harness.engine._land
+    known = []
 
-        def watched():
-            if harness.engine._flight is not None:
-                known = sum(isinstance(event, Drawn) for event in harness.events.get("r", []))
-                landed.append(len(harness.model.batches) - known)
-            return land()
+    class Watching(FakeModel):
+        def forward(self, pieces, last_tokens):
+            known.append(sum(isinstance(event, Drawn) for event in harness.events.get("r", [])))
+            return super().forward(pieces, last_tokens)
 
-        harness.engine._land = watched
+    with Harness(Watching(spread)) as harness:
         harness.run(GenerationRequest("r", (3, 1), stopping=stopping, **steered))
-    assert set(landed) == {1}
+    assert known == list(range(9))

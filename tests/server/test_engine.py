@@ -2,15 +2,18 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
-from adaptive import Filters, Fixed, Greedy
+import adaptive
+from adaptive import EntropyFeedback, Filters, Fixed, Greedy, Mirostat
 from server.engine.engine import TooLarge
 from server.engine.events import Cause, Drawn, Failed, Finished, FinishReason, Started
 from server.engine.inbox import EngineDown, QueueFull
-from server.engine.request import GenerationRequest, Stopping
+from server.engine.request import GenerationRequest, Resume, Stopping
+from server.engine.scheduler import Scheduler
 from tests.fakes import EOS, VOCAB, FakeModel, Harness, counting
 
 
@@ -208,8 +211,6 @@ def test_one_delivery_a_step():
 
 
 def test_an_engine_that_dies_fails_every_stream_and_takes_nothing_more(monkeypatch):
-    from server.engine import engine as module
-
     with Harness(FakeModel(context_length=10**6), kv=10**6) as harness:
         harness.engine.submit(request("endless", max_output_tokens=10**5))
         until(lambda: "endless" in harness.events)
@@ -217,7 +218,7 @@ def test_an_engine_that_dies_fails_every_stream_and_takes_nothing_more(monkeypat
         def die(*_):
             raise SystemError("gone")
 
-        monkeypatch.setattr(module.adaptive, "step", die)
+        monkeypatch.setattr(Scheduler, "plan", die)
         until(lambda: isinstance(harness.events["endless"][-1], Failed))
         assert harness.events["endless"][-1].cause is Cause.UNAVAILABLE
         with pytest.raises(EngineDown):
@@ -267,3 +268,32 @@ def test_a_held_generation_stands_still_and_then_goes_on_with_the_same_tokens():
         harness.engine.release("held")
         until(lambda: isinstance(harness.events["held"][-1], Finished))
     assert harness.tokens("held") == harness.tokens("uncut")
+
+
+def test_a_draw_that_fails_is_done_again_row_by_row_and_only_its_own_row_fails(monkeypatch):
+    """Policies with state among them, which goes on as if nothing had been."""
+    wanted = [
+        request(f"r{i}", policy=policy) for i, policy in enumerate([Fixed(), Mirostat(1.0), EntropyFeedback(1.0)])
+    ]
+    wanted = [replace(each, seed=i) for i, each in enumerate(wanted)]
+    model = FakeModel(lambda tokens: torch.linspace(0, 3, VOCAB).roll(tokens[-1]))
+    with Harness(model) as harness:
+        harness.run(*wanted)
+        expected = {each.id: list(map(repr, harness.events[each.id])) for each in wanted}
+    step = adaptive.step
+
+    def failing(logits, rows, *more, **named):
+        if any(settings.seed == 666 and settings.position == 2 for settings in rows.settings):
+            raise RuntimeError("a fault of the sampler")
+        return step(logits, rows, *more, **named)
+
+    monkeypatch.setattr(adaptive, "step", failing)
+    with Harness(model) as harness:
+        *ends, failed = harness.run(*wanted, replace(request("bad"), seed=666, resume=Resume((1, 2))))
+        after = harness.run(request("after"))
+    assert isinstance(failed, Failed)
+    assert "at output token 2" in failed.message
+    assert all(isinstance(end, Finished) for end in [*ends, *after])
+    for name, events in expected.items():
+        told = list(map(repr, harness.events[name]))
+        assert told[1:-1] == events[1:-1]

@@ -12,6 +12,8 @@ from typing import Any
 
 from tests.whole.conftest import process
 
+TOO_MUCH = 4095
+"""The token that there is never memory for."""
 _INJECT = Path(__file__).parent / "inject"
 
 
@@ -37,7 +39,11 @@ def seconds_until(holds: Callable[[], bool], most: float) -> float:
 
 def injected(folder: Path) -> dict[str, str]:
     """Environment of a server in whose engine `folder / fault` causes a fault."""
-    return {"PYTHONPATH": os.pathsep.join([str(_INJECT), os.environ.get("PYTHONPATH", "")]), "FAULTS": str(folder)}
+    return {
+        "PYTHONPATH": os.pathsep.join([str(_INJECT), os.environ.get("PYTHONPATH", "")]),
+        "FAULTS": str(folder),
+        "TOO_MUCH": str(TOO_MUCH),
+    }
 
 
 class Supervised:

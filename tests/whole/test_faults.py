@@ -20,7 +20,7 @@ import pytest
 import trustme
 
 from tests.whole.conftest import process
-from tests.whole.faulty import Supervised, descriptors, injected, seconds_until
+from tests.whole.faulty import TOO_MUCH, Supervised, descriptors, injected, seconds_until
 from tests.whole.proxy import Proxy
 from tests.whole.runs import POLICIES, PROMPT, bits, run
 from tests.whole.test_access import Secure, write
@@ -210,6 +210,16 @@ def test_a_step_that_raises_is_done_again_and_nobody_sees_it(steady, alone):
             (steady.folder / "a step raises").touch()
             told("step raised", seconds_until(lambda n=count: steady.log().count(_ONE_BY_ONE) == n, 20))
             time.sleep(1)
+
+
+def test_a_prompt_that_memory_does_not_suffice_for_fails_alone(steady, alone):
+    with steady.client() as client, Crowd(client, alone) as crowd:
+        before = crowd.ended
+        for length in (1, 300):  # drawn from at once, and after several steps of prompt
+            with pytest.raises(ThermostatError) as failed:
+                run(client.generate([*range(1, length), TOO_MUCH], max_output_tokens=3))
+            assert failed.value.code is grpc.StatusCode.INTERNAL
+        seconds_until(lambda: crowd.ended >= before + STREAMS, 60)
 
 
 def test_a_certificate_is_swapped_under_running_streams(steady, alone):

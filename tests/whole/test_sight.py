@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 from click.testing import CliRunner
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -35,6 +36,21 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         return trace_service_pb2.ExportTraceServiceResponse()
 
 
+class MetricsCollector(metrics_service_pb2_grpc.MetricsServiceServicer):
+    """A collector of metrics: the newest points of each, by name."""
+
+    def __init__(self):
+        self.points = {}
+
+    def Export(self, request, context):
+        for resource in request.resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    kind = metric.WhichOneof("data")
+                    self.points[metric.name] = kind, list(getattr(metric, kind).data_points)
+        return metrics_service_pb2.ExportMetricsServiceResponse()
+
+
 @dataclass
 class Seen:
     """A server with everything on, and where its figures, lines and spans are."""
@@ -43,6 +59,7 @@ class Seen:
     url: str
     log: Path
     collector: Collector
+    metrics: MetricsCollector
 
     def values(self) -> dict[tuple, float]:
         text = urllib.request.urlopen(self.url).read().decode()
@@ -59,21 +76,24 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
-    collector = Collector()
+    collector, metrics = Collector(), MetricsCollector()
     receiver = grpc.server(ThreadPoolExecutor(2))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, receiver)
+    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(metrics, receiver)
     port = receiver.add_insecure_port("127.0.0.1:0")
     receiver.start()
     log = tmp_path_factory.mktemp("sight") / "log"
     variables = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
         "OTEL_BSP_SCHEDULE_DELAY": "200",
+        "OTEL_METRIC_EXPORT_INTERVAL": "300",
         "THERMOSTAT_TRACING": "1",
+        "THERMOSTAT_OTLP_METRICS": "1",
         "THERMOSTAT_LOG_FORMAT": "json",
     }
     with process("--metrics-port", "0", "--max-rows", "4", log=log, **variables) as (running, address):
         url = running.stdout.readline().removeprefix("metrics on ").strip()
-        yield Seen(address, url, log, collector)
+        yield Seen(address, url, log, collector, metrics)
     receiver.stop(0)
 
 
@@ -194,6 +214,29 @@ def test_every_call_is_one_line_that_tells_what_came_of_it(seen):
     assert 0 < first["first_token_seconds"] <= first["seconds"]
     assert (second["method"], second["code"]) == ("CountTokens", "INVALID_ARGUMENT")
     assert (third["method"], third["code"]) == ("GetModel", "OK")
+
+
+def test_the_metrics_by_opentelemetry_are_those_that_prometheus_reads(seen):
+    with Client(seen.address) as client:
+        list(client.generate("def ", policy=Greedy(), max_output_tokens=5, ignore_eos=True))
+    read = seen.values()
+    drawn = read[("thermostat_generation_tokens_total",)]
+
+    def value(name, **labels):
+        _, points = seen.metrics.points[f"thermostat_{name}"]
+        told = {tuple((each.key, each.value.string_value) for each in point.attributes): point for point in points}
+        return told[tuple(labels.items())]
+
+    assert eventually(lambda: value("generation_tokens").as_double == drawn)
+    assert seen.metrics.points["thermostat_generation_tokens"][0] == "sum"
+    assert value("rows").as_double == 4
+    histogram = value("original_entropy_nats", policy="greedy")
+    name, label = "thermostat_original_entropy_nats", ("policy", "greedy")
+    assert histogram.count == sum(histogram.bucket_counts) == read[(f"{name}_count", label)]
+    assert histogram.sum == pytest.approx(read[(f"{name}_sum", label)])
+    below = sum(histogram.bucket_counts[: list(histogram.explicit_bounds).index(1.0) + 1])
+    assert below == read[(f"{name}_bucket", ("le", "1.0"), label)]
+    assert not value("entropy_change_nats", policy="greedy").HasField("sum")
 
 
 def test_a_span_of_the_callers_trace_reaches_the_collector(seen):

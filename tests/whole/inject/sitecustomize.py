@@ -1,5 +1,5 @@
 """Python loads this at its start when this folder is on PYTHONPATH. It makes the engine of a server fail, once, for
-every file with the name of a fault that appears in the folder $FAULTS."""
+every file with the name of a fault that appears in the folder $FAULTS; and whenever it computes the token $TOO_MUCH."""
 
 import os
 import sys
@@ -21,6 +21,8 @@ def _forward(inner):
             time.sleep(1000)
         if _due("a step raises"):
             raise RuntimeError("a step raises, as a test wants it")
+        if any(int(os.environ["TOO_MUCH"]) in (piece.tokens or ()) for piece in pieces):
+            raise MemoryError("no memory for this prompt, as a test wants it")
         return inner(self, pieces, last_tokens)
 
     return forward
