@@ -18,13 +18,13 @@ _PROBE_LENGTH = 24
 
 
 def padded(count: int) -> int:
-    """The next of a few sizes: 2, 4, multiples of 8 up to 64, multiples of 32.
+    """The next of a few sizes: 1, 2, 4, multiples of 8 up to 64, multiples of 32.
 
     oneDNN keeps a compiled product of about 0.4 MB for every number of rows it has met: 430 MB once a server has seen
     them all. With few sizes it is little, and padding changes no bits.
     """
     if count <= 8:
-        return next(size for size in (2, 4, 8) if count <= size)
+        return next(size for size in (1, 2, 4, 8) if count <= size)
     unit = 8 if count <= 64 else 32
     return -(-count // unit) * unit
 
