@@ -25,7 +25,7 @@ TILE = 4096
 """Tokens that are worked on at a time, a power of 2 as all of these."""
 _WARPS = 16
 _TRIED = (
-    Filters(), Filters(top_k=40), Filters(top_p=0.9), Filters(top_p=0.999), Filters(min_p=0.05),
+    Filters(), Filters(top_k=40), Filters(top_p=0.9), Filters(top_p=0.99), Filters(min_p=0.05),
     Filters(top_k=200, top_p=0.8, min_p=0.01),
 )  # fmt: skip
 

@@ -80,7 +80,7 @@ def test_leading_filters_leave_and_draw_what_the_plain_way_does(monkeypatch, spr
 
 
 def test_bfloat16_logits_with_many_ties_split_at_the_edge_as_the_plain_way_does(monkeypatch):
-    settings = [RowSettings(Fixed(1.2), filters, seed=seed) for seed, filters in enumerate(FILTERS)]
+    settings = [RowSettings(Fixed(1.2), filters, seed=seed) for seed, filters in enumerate(FILTERS[1:7])]
     logits = (logits_of(len(settings), 6.0).round() / 4).bfloat16()
     assert_same(fusedly(monkeypatch, logits, settings), plainly(logits, settings))
 
