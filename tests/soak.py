@@ -151,7 +151,7 @@ class Soak:
     def run(self, seconds: float) -> None:
         """All of it."""
         kinds = [self.honest] * 5 + [self.leaving, self.reading, self.hostile, self.watching]
-        workers = [threading.Thread(target=self.keep, args=(work, i)) for i, work in enumerate(kinds)]
+        workers = [threading.Thread(target=self.keep, args=(work, i), daemon=True) for i, work in enumerate(kinds)]
         began = time.monotonic()
         for worker in workers:
             worker.start()
@@ -162,6 +162,8 @@ class Soak:
         self.done.set()
         for worker in workers:
             worker.join(120)
+        hanging = [work.__name__ for work, worker in zip(kinds, workers, strict=True) if worker.is_alive()]
+        self.broken += [f"{name}: a call that never came back" for name in hanging]
         self.report(time.monotonic() - began, before, self.measured())
 
     def _cause_for(self, seconds: float, faults: list[str], every: float) -> None:
