@@ -6,13 +6,18 @@ from typing import NamedTuple
 from benchmarks.arm import Arm
 from benchmarks.cases import Case, Figures, figures
 from benchmarks.machine import ratio, spread
+from benchmarks.worker import TARGET, TEMPERATURE, TOP_P
 
 HEAD = (
     "model", "type", "streams", "prompt", "decoding", "arm", "tokens/s", "first token ms", "gap p50 ms", "gap p99 ms",
     "peak MiB", "ours / it",
 )  # fmt: skip
 OURS = "ours"
-_DECODING = {"greedy": "greedy", "fixed": "T 0.8, top_p 0.9", "target": "target_entropy 2, top_p 0.9"}
+_DECODING = {
+    "greedy": "greedy",
+    "fixed": f"T {TEMPERATURE}, top_p {TOP_P}",
+    "target": f"target_entropy {TARGET}, top_p {TOP_P}",
+}
 
 
 class Entry(NamedTuple):

@@ -16,8 +16,11 @@ def processor() -> str:
 
 def occasion() -> str:
     """Today, the processor, its cores, and how busy the machine is with other things."""
-    load = os.getloadavg()[0]
-    return f"{datetime.date.today()}, {processor()}, {os.cpu_count()} cores, load before {load:.1f}"
+    load, spins = os.getloadavg()[0], os.environ.get("GOMP_SPINCOUNT", "each arm's own")
+    return (
+        f"{datetime.date.today()}, {processor()}, {os.cpu_count()} cores, load before {load:.1f}, "
+        f"GOMP_SPINCOUNT {spins}"
+    )
 
 
 def spread(values: Sequence[float]) -> str:
