@@ -21,8 +21,8 @@ class Case(NamedTuple):
     tokens: int
 
     def job(self, turn: int, setting: str) -> Job:
-        """The same for every arm. Prompts differ from turn to turn, so that no prefix cache helps anyone."""
-        chance = random.Random(f"{self.streams} {self.prompt} {turn}")
+        """The same for every arm. No two jobs of a contest have the same prompts, so that no prefix cache helps."""
+        chance = random.Random(f"{self.streams} {self.prompt} {turn} {setting}")
         prompts = [[chance.randrange(1, VOCAB[self.model]) for _ in range(self.prompt)] for _ in range(self.streams)]
         return Job(prompts, self.tokens, setting)
 

@@ -16,8 +16,9 @@ import torch
 from benchmarks import models
 from benchmarks.arm import Arm
 from benchmarks.cases import Case
-from benchmarks.contest import HEAD, OURS, STEP_HEAD, compete, lines, step_lines
-from benchmarks.machine import occasion, table
+from benchmarks.contest import OURS, compete
+from benchmarks.machine import occasion
+from benchmarks.report import Report
 
 RESULTS = Path(__file__).parent / "results" / "engine.md"
 GRPC, HUGGING_FACE = "ours, gRPC", "Hugging Face"
@@ -66,22 +67,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     head = f"{occasion()}, torch {torch.__version__}, {given.turns} turns. Median (middle half) of the turns."
-    figured: list[list[str]] = []
-    steps: list[list[str]] = []
+    report = Report(given.out, head, (GRPC, HUGGING_FACE))
     cells = cases(given.all)
     for model, dtype in dict.fromkeys((case.model, case.dtype) for case in cells):
         with contextlib.ExitStack() as stack:
             arms = {arm: stack.enter_context(start(name, model, dtype)) for arm, name in ARMS.items()}
             check(arms, model, dtype)
             for case in (case for case in cells if case[:2] == (model, dtype)):
-                rates, made_of = compete(case, arms, (OURS, GRPC), given.turns)
-                figured.extend(lines(case, rates))
-                steps.extend(step_lines(case, made_of))
-                print(*table(HEAD, figured[-len(rates) :]), sep="\n", flush=True)
-    text = [head, "", *table(HEAD, figured), "", "What a step of ours is made of:", "", *table(STEP_HEAD, steps)]
-    print("\n".join(text[-len(steps) - 4 :]))
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text("\n".join(text) + "\n")
+                report.add(case, *compete(case, arms, (OURS, GRPC), given.turns))
 
 
 if __name__ == "__main__":

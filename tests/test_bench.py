@@ -9,9 +9,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from benchmarks import models
 from benchmarks.arm import Arm, ArmFailed
 from benchmarks.cases import Case, Figures, agreement, figures
-from benchmarks.contest import OURS, Entry, compete, entries, lines, step_lines
+from benchmarks.contest import OURS, Entry, compete, entries
 from benchmarks.machine import ratio, spread, table
 from benchmarks.peers.environments import Absent, run
+from benchmarks.report import Report, lines, ratio_lines
 from benchmarks.worker import Outcome
 from server.engine.detokenizer import TokenBytes
 
@@ -42,7 +43,7 @@ def arm(name, model):
     return Arm([sys.executable, "-m", f"benchmarks.arms.{name}", str(model), "float32"])
 
 
-def test_arms_agree_on_greedy_tokens_and_tell_when_each_came(small, ours):
+def test_arms_agree_on_greedy_tokens_and_tell_when_each_came(small, ours, tmp_path):
     with arm("hugging_face", small) as theirs:
         job = CASE.job(0, "greedy")
         one, peak = ours.run(job)
@@ -55,7 +56,9 @@ def test_arms_agree_on_greedy_tokens_and_tell_when_each_came(small, ours):
     assert all(len(turns) == 2 for turns in figured.values())
     parts = steps[Entry(OURS, "target")][0]
     assert parts["step"] > parts["forward"] > 0 < parts["sampler"] < parts["step"]
-    assert len([*step_lines(CASE, steps)]) == 2
+    report = Report(tmp_path / "table.md", "today", ["theirs", "another"])
+    report.add(CASE, figured, steps)
+    assert (tmp_path / "table.md").read_text().count("| embedded | float32 | 3 | 8 |") == 2 + 3 + 2
 
 
 def test_over_grpc_the_same_tokens_come_as_in_process(small, ours):
@@ -74,9 +77,9 @@ def test_an_installation_that_fails_says_why():
         run([sys.executable, "-c", "raise SystemExit('no wheel')"])
 
 
-def test_prompts_are_the_same_for_every_arm_and_others_every_turn():
-    assert CASE.job(0, "greedy").prompts == CASE.job(0, "fixed").prompts
-    assert CASE.job(0, "greedy").prompts != CASE.job(1, "greedy").prompts
+def test_prompts_are_the_same_for_every_arm_and_others_in_every_other_job():
+    assert CASE.job(0, "greedy") == CASE.job(0, "greedy")
+    assert CASE.job(0, "greedy").prompts != CASE.job(0, "fixed").prompts != CASE.job(1, "fixed").prompts
     assert all(0 < token < 4096 for prompt in CASE.job(0, "greedy").prompts for token in prompt)
 
 
@@ -94,10 +97,12 @@ def test_ratios_are_taken_turn_by_turn():
     assert spread([3.0]) == "3 (3-3)"
 
 
-def test_who_lacks_target_entropy_is_compared_with_both_of_ours_by_its_fixed_run():
+def test_who_lacks_target_entropy_is_compared_by_its_fixed_run():
     rates = {Entry(OURS, "fixed"): 2.0, Entry("theirs", "fixed"): 1.0, Entry(OURS, "target"): 0.5}
     turns = {entry: [Figures(rate, 1.0, 1.0, 1.0, 1.0)] for entry, rate in rates.items()}
-    assert [line[-1] for line in lines(CASE, turns)] == ["", "2 (2-2); with target_entropy 0.5 (0.5-0.5)", ""]
+    assert [line[-1] for line in ratio_lines(CASE, turns, ["theirs"])] == ["2 (2-2)", "0.5 (0.5-0.5)"]
+    assert [line[-1] for line in ratio_lines(CASE, turns, ["another"])] == ["absent", "absent"]
+    assert [line[5] for line in lines(CASE, turns)] == [OURS, "theirs", OURS]
     assert [*entries(CASE._replace(sampled=False), ["a"], ["a"])] == [Entry("a", "greedy")]
 
 

@@ -16,10 +16,11 @@ import torch
 from benchmarks import models
 from benchmarks.arm import Arm, ArmFailed
 from benchmarks.cases import Case, agreement
-from benchmarks.contest import HEAD, OURS, compete, lines
+from benchmarks.contest import OURS, compete
 from benchmarks.engine import DTYPES, HUGGING_FACE, start
-from benchmarks.machine import occasion, table
+from benchmarks.machine import occasion
 from benchmarks.peers.environments import LLAMA, OPENVINO, VLLM, Absent, Environment, export_openvino
+from benchmarks.report import Report
 
 RESULTS = Path(__file__).parents[1] / "results" / "peers.md"
 
@@ -57,18 +58,19 @@ def cases(every: bool) -> list[Case]:
     ]
 
 
-def check(arms: Mapping[str, Arm]) -> list[list[str]]:
-    """How many of the greedy tokens are ours, in float32."""
+def check(arms: Mapping[str, Arm]) -> list[str]:
+    """How many of the greedy tokens are ours, in float32; past a stream's first other token texts differ anyhow."""
     job = Case("random", "float32", 16, 32, False, 32).job(0, "greedy")
     ours = arms[OURS].run(job)[0].tokens
+    others = {name: arm for name, arm in arms.items() if name != OURS}
+    shares = {name: 100 * agreement(ours, arm.run(job)[0].tokens) for name, arm in others.items()}
     return [
-        [name, arm.about, f"{100 * agreement(ours, arm.run(job)[0].tokens):.1f} %"]
-        for name, arm in arms.items()
-        if name != OURS
+        f"* {name} ({arm.about}): {shares[name]:.1f} % of its greedy tokens are ours, up to a stream's first other one"
+        for name, arm in others.items()
     ]
 
 
-def starts(stack: contextlib.ExitStack, wanted: list[str], dtype: str, absent: dict[str, str]) -> dict[str, Arm]:
+def starts(stack: contextlib.ExitStack, wanted: list[str], dtype: str, notes: list[str]) -> dict[str, Arm]:
     """Running arms: ours, Hugging Face, and the peers that are to be had."""
     arms = {OURS: start("engine", "random", dtype), HUGGING_FACE: start("hugging_face", "random", dtype)}
     for arm in arms.values():
@@ -77,8 +79,7 @@ def starts(stack: contextlib.ExitStack, wanted: list[str], dtype: str, absent: d
         try:
             arms[name] = stack.enter_context(PEERS[name].start(models.find("random").absolute(), dtype))
         except (Absent, ArmFailed) as reason:
-            absent[f"{name}, {dtype}"] = str(reason)
-            print(f"absent: {name}, {dtype}: {reason}", flush=True)
+            notes.append(f"* {name} is absent in {dtype}: {reason}")
     return arms
 
 
@@ -91,26 +92,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     head = f"{occasion()}, torch {torch.__version__}, {given.turns} turns. Median (middle half) of the turns."
-    figured: list[list[str]] = []
-    agreed: list[list[str]] = []
-    absent: dict[str, str] = {}
+    report = Report(given.out, head, [HUGGING_FACE, *given.peers])
     for dtype in DTYPES:
         with contextlib.ExitStack() as stack:
-            arms = starts(stack, given.peers, dtype, absent)
-            if dtype == "float32":
-                agreed = check(arms)
-                print(*table(AGREED, agreed), sep="\n", flush=True)
+            arms = starts(stack, given.peers, dtype, report.notes)
+            report.notes.extend(check(arms) if dtype == "float32" else ())
+            print(*report.notes, sep="\n", flush=True)
             for case in (case for case in cases(given.all) if case.dtype == dtype):
-                rates, _ = compete(case, arms, [OURS], given.turns)
-                figured.extend(lines(case, rates))
-                print(*table(HEAD, figured[-len(rates) :]), sep="\n", flush=True)
-    text = [head, "", *table(HEAD, figured), "", *table(AGREED, agreed)]
-    text += ["", *(f"Absent: {name}: {reason}" for name, reason in absent.items())] if absent else []
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text("\n".join(text) + "\n")
+                report.add(case, *compete(case, arms, [OURS], given.turns))
 
-
-AGREED = ("arm", "version", "greedy tokens as ours, float32, before a stream's first other one")
 
 if __name__ == "__main__":
     main()

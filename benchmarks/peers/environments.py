@@ -66,7 +66,9 @@ VLLM = Environment(
     unwanted=["torchvision", "torchaudio", "torchcodec"],
 )
 OPENVINO = Environment("openvino", ["openvino-genai==2026.4.1.0"])
-OPENVINO_EXPORT = Environment("openvino-export", ["optimum-intel[openvino]==2.2.0"])
+OPENVINO_EXPORT = Environment(
+    "openvino-export", ["optimum-intel[openvino]==2.2.0", "torch==2.13.0"], unwanted=["torchvision"]
+)
 
 
 def export_openvino(model: Path) -> None:

@@ -26,7 +26,6 @@ def main() -> None:
         EngineArgs(
             given.model,
             dtype=given.dtype,
-            enforce_eager=True,
             enable_prefix_caching=False,
             skip_tokenizer_init=True,
             max_num_seqs=64,
@@ -55,7 +54,7 @@ def main() -> None:
                 watch.take(int(output.request_id.split()[1]), *output.outputs[0].token_ids)
         return watch.outcome
 
-    work(f"vLLM {vllm.__version__}, eager", run)
+    work(f"vLLM {vllm.__version__}", run)
 
 
 if __name__ == "__main__":
