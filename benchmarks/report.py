@@ -40,7 +40,7 @@ class Report:
         self._out.write_text("\n".join(self._text()) + "\n")
 
     def _text(self) -> Iterator[str]:
-        yield from (self._head, "", "Tokens a second of ours by those of the others:", "")
+        yield from (self._head, "", "Tokens a second of ours, prompts included, by those of the others:", "")
         yield from table((*_CELL, *(f"ours / {arm}" for arm in self._arms)), self._ratios)
         yield from ("", *self._notes_apart(), *table((*_CELL, *_FIGURES), self._figures))
         yield from ("", "A step of ours:", "")

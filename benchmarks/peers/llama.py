@@ -40,7 +40,7 @@ class Llama:
     """A model, and a context for as many streams as the job has."""
 
     def __init__(self, file: Path, dtype: str) -> None:
-        c.llama_log_set(_QUIET, ctypes.c_void_p())
+        c.llama_log_set(_say, ctypes.c_void_p())
         c.llama_backend_init()
         self._dtype = dtype
         self._model = c.llama_model_load_from_file(str(file).encode(), c.llama_model_default_params())
@@ -113,7 +113,7 @@ def sampler(setting: str, seed: int) -> Any:
 
 
 @c.llama_log_callback
-def _QUIET(level: int, text: bytes, data: Any) -> None:
+def _say(level: int, text: bytes, data: Any) -> None:
     if level >= 4:  # errors
         print(text.decode(errors="replace"))
 
