@@ -64,11 +64,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--all", action="store_true", help="every cell: an hour")
+    parser.add_argument("--streams", type=int, nargs="+", help="only cells of these many")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     head = f"{occasion()}, torch {torch.__version__}, {given.turns} turns. Median (middle half) of the turns."
     report = Report(given.out, head, (GRPC, HUGGING_FACE))
-    cells = cases(given.all)
+    cells = [case for case in cases(given.all) if not given.streams or case.streams in given.streams]
     for model, dtype in dict.fromkeys((case.model, case.dtype) for case in cells):
         with contextlib.ExitStack() as stack:
             arms = {arm: stack.enter_context(start(name, model, dtype)) for arm, name in ARMS.items()}

@@ -25,7 +25,7 @@ def occasion() -> str:
 
 def spread(values: Sequence[float]) -> str:
     """Median, and the middle half in brackets."""
-    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else [*values] * 3
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
     return f"{middle:.3g} ({low:.3g}-{high:.3g})"
 
 

@@ -93,7 +93,7 @@ def test_agreement_ends_at_a_streams_first_difference():
 
 
 def test_ratios_are_taken_turn_by_turn():
-    assert ratio([10, 1, 4], [5, 2, 4]) == "1 (0.5-2)"
+    assert ratio([10, 1, 4], [5, 2, 4]) == "1 (0.75-1.5)"
     assert spread([3.0]) == "3 (3-3)"
 
 

@@ -89,16 +89,18 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--all", action="store_true", help="every cell")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=[*PEERS])
+    parser.add_argument("--streams", type=int, nargs="+", help="only cells of these many")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     head = f"{occasion()}, torch {torch.__version__}, {given.turns} turns. Median (middle half) of the turns."
     report = Report(given.out, head, [HUGGING_FACE, *given.peers])
+    cells = [case for case in cases(given.all) if not given.streams or case.streams in given.streams]
     for dtype in DTYPES:
         with contextlib.ExitStack() as stack:
             arms = starts(stack, given.peers, dtype, report.notes)
             report.notes.extend(check(arms) if dtype == "float32" else ())
             print(*report.notes, sep="\n", flush=True)
-            for case in (case for case in cases(given.all) if case.dtype == dtype):
+            for case in (case for case in cells if case.dtype == dtype):
                 report.add(case, *compete(case, arms, [OURS], given.turns))
 
 
