@@ -102,7 +102,19 @@ class Statistics:
     @cached_property
     def possible(self) -> Tensor:
         """Number of tokens `[rows]` that the model itself gives a probability above 0."""
+        if self.source.survey is not None:
+            return self._of(self.source.survey.possible)
         return (self.logits > -torch.inf).sum(-1)
+
+    @property
+    def ties(self) -> Tensor:
+        """Number of tokens `[rows]` that are as likely as the most likely."""
+        if self.source.survey is not None:
+            return self._of(self.source.survey.ties)
+        return (self.logits == self.maximum[:, None]).sum(-1)
+
+    def _of(self, column: Tensor) -> Tensor:
+        return column if self.index is None else column[self.index]
 
     def select(self, rows: Tensor) -> "Statistics":
         """The same of some of its rows only."""

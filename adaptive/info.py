@@ -3,7 +3,7 @@
 import enum
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -103,18 +103,32 @@ class Columns:
 class Report:
     """All columns of a step in one float64 tensor `[rows, n]`, which holds their integers exactly: one copy to the
     host. states: how many figures the state of each row's policy has. faults: what the policies of faulty rows said,
-    by row."""
+    by row. copy: on its way to the host, and what tells that it is there."""
 
     packed: Tensor
     vocab_size: int
     states: list[int]
     faults: dict[int, str] = field(default_factory=dict)
+    copy: tuple[Tensor, Any] | None = None
+
+    def start_copy(self) -> None:
+        """Begin the copy to the host without waiting for it, so that `records` finds it there later."""
+        if self.packed.device.type == "cuda":
+            host = torch.empty(self.packed.shape, dtype=self.packed.dtype, pin_memory=True)
+            host.copy_(self.packed, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+            self.copy = host, arrived
 
     def records(self) -> list[tuple[SamplingInfo, list[Choice]]]:
         """A record and the candidates of each row: the step's one copy from device to host."""
         records = []
         end = _WIDTH + max(self.states, default=0)
-        for row, figures in zip(self.packed.tolist(), self.states, strict=True):
+        packed = self.packed
+        if self.copy is not None:
+            packed, arrived = self.copy
+            arrived.synchronize()
+        for row, figures in zip(packed.tolist(), self.states, strict=True):
             values = row[:_WIDTH]
             if values[_FAULT]:
                 values = [0.0 if math.isnan(value) else value for value in values]

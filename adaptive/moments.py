@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import torch
 from torch import Tensor
 
 from adaptive.candidates import COUNT, Candidates, best
+from adaptive.gpu import accelerator
 from adaptive.scratch import scratch
+
+if TYPE_CHECKING:
+    from adaptive.gpu.fused import Survey
 
 CHUNK = 4
 """Rows that are worked on at a time on the CPU."""
@@ -18,10 +23,12 @@ _SHARED_OUT = 32_767
 
 @dataclass(slots=True)
 class Ranked:
-    """Logits `[rows, vocab]` and the most likely tokens; on a GPU only the first of these."""
+    """Logits `[rows, vocab]` and the most likely tokens; on a GPU only the first of these. survey: what its kernels
+    found, where there are any."""
 
     logits: Tensor
     best: Candidates
+    survey: Optional["Survey"] = None
 
     def scaled(self, rows: Tensor | slice, inverse: Tensor, out: Tensor) -> Tensor:
         """(logits - maximum) * inverse of some rows, `[n, vocab]`. inverse: `[n, 1]`, 1 / temperature."""
@@ -49,11 +56,17 @@ class Moments(NamedTuple):
 
 def rank(logits: Tensor) -> Ranked:
     """Logits `[rows, vocab]` with their most likely tokens."""
+    fused = _kernels(logits)
+    if fused is not None:
+        return fused.rank(logits)
     return Ranked(logits, _together([_best(logits[part]) for part in chunks(logits)]))
 
 
 def rank_and_measure(logits: Tensor) -> tuple[Ranked, Moments]:
     """The same, and the moments at temperature 1: one visit to the rows instead of two."""
+    fused = _kernels(logits)
+    if fused is not None:
+        return fused.rank_and_measure(logits)
     space = room(logits, 4, len(logits))
     found, sums = [], []
     for part in chunks(logits):
@@ -63,6 +76,10 @@ def rank_and_measure(logits: Tensor) -> tuple[Ranked, Moments]:
         sums.append(_sums(y, best.ids, space[:3]))
         found.append(best)
     return Ranked(logits, _together(found)), _moments(join(sums, -1))
+
+
+def _kernels(logits: Tensor) -> ModuleType | None:
+    return accelerator.kernels(logits.device) if logits.dtype == torch.float32 and logits.numel() else None
 
 
 def _together(found: list[Candidates]) -> Candidates:

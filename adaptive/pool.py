@@ -45,7 +45,8 @@ class Pool:
     index: rows of the batch; None means all. ids: the tokens that were looked at `[rows, n]`; None means the whole
     vocabulary. weights: probabilities after temperature, 0 for what is removed `[rows, n]`. kept: which of those tokens
     are left `[rows, n]`; of the whole vocabulary None: those of weight above 0, and all of rows that are `open`,
-    to which no filter was applied. figures: `FIGURES`, float64 `[6, rows]`.
+    to which no filter was applied. figures: `FIGURES`, float64 `[6, rows]`. larger: how many logits are larger than the
+    drawn token's, if the draw has told.
     """
 
     index: Tensor | None
@@ -54,6 +55,7 @@ class Pool:
     kept: Tensor | None
     figures: Tensor
     open: Tensor | None = None
+    larger: Tensor | None = None
 
     def draw(self, u: Tensor) -> Tensor:
         """A token of each row by inversion in the order of ids, int64 `[n]`. u: float64 `[n]`, below 1.
@@ -84,6 +86,9 @@ def pools(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Settin
 
     unchanged: the moments at temperature 1, if they are known already.
     """
+    if ranked.survey is not None and rows.fused:
+        pool: Pool = ranked.survey.pool(rows, setting)
+        return [pool] if rows.unfused is None else [pool, whole(ranked, rows, rows.unfused, setting)]
     if not rows.quick:
         return [whole(ranked, rows, None, setting)]
     pool, undecided = quick(ranked, unchanged, rows, setting)
@@ -168,10 +173,10 @@ def _higher_first(values: Tensor, ids: Tensor) -> Tensor:
     return ids.gather(-1, higher.gather(-1, order))
 
 
-def whole(ranked: Ranked, rows: Rows, chosen: list[int] | None, setting: Setting) -> Pool:
+def whole(ranked: Ranked, rows: Rows, chosen: list[int] | Tensor | None, setting: Setting) -> Pool:
     """The pool of rows (None: all) that look at the whole vocabulary."""
     z = ranked.logits
-    index = None if chosen is None else torch.tensor(chosen, dtype=torch.int64, device=z.device)
+    index = None if chosen is None else torch.as_tensor(chosen, dtype=torch.int64, device=z.device)
     factor = part(setting.inverse, index).to(z.dtype)[:, None]
     portions = chunks(factor)
     space = room(z, 6, len(factor))

@@ -58,7 +58,8 @@ class ActiveFilter:
     used: Tensor
 
     def among(self, some: Tensor | slice | None) -> Tensor | None:
-        """Which of some rows (None: of all) use it: their places there. None means all of them."""
+        """Which of some rows (None: of all) use it: their places there. None means all of them. On a GPU it waits for
+        the device: only rows that no kernel serves ask it, beside rows with other filters."""
         if some is None or self.index is None:
             return self.index
         return self.used[some].nonzero()[:, 0]
@@ -132,6 +133,10 @@ class Rows:
         self.quick = quick
         self.slow = sorted({*range(len(self.settings))} - {*quick})
         self.quick_index = None if not self.slow else self._column(quick)
+        # A GPU's kernels know the filters that keep the most likely tokens; rows that use another go the plain way.
+        later = {row for place, rows in users.items() if place > LAST_LEADING for row in rows}
+        self.fused = len(early | later) < len(self.settings)
+        self.unfused = self._column(sorted(early | later)) if early | later else None
         self.uses_top_p = any(CHAIN[one.place].name == "top_p" for one in self.active)
         self.plain = all(s.policy == Fixed(1.0) for s in self.settings)
         self.edges = find_edges(self.filters, self)

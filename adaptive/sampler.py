@@ -72,6 +72,12 @@ class Shaped:
             tokens = drawn if pool.index is None else tokens.index_copy(0, pool.index, drawn)
         return tokens
 
+    @property
+    def larger(self) -> Tensor | None:
+        """How many raw logits are larger than the drawn token's, `[rows]`, if the draw has told."""
+        told = len(self.pools) == 1 and self.ranked is self.statistics.source
+        return self.pools[0].larger if told else None
+
     def scaled(self, ids: Tensor) -> Tensor:
         """Log probabilities of tokens `[rows, n]` after temperature, float64."""
         shifted = self.ranked.logits.gather(-1, ids) - self.ranked.best.values[:, :1]
@@ -170,7 +176,7 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) ->
         tokens=tokens,
         logprob=logit[:, 0] - statistics.log_normalizer,
         filtered_logprob=filtered,
-        larger=_larger(statistics.source, logit),
+        larger=_larger(statistics.source, logit) if not drawn or shaped.larger is None else shaped.larger,
     )
     states = None
     if any(group.state for group in rows.groups):
@@ -248,7 +254,7 @@ def _change(statistics: Statistics, rows: Rows, masks: Masks | None) -> tuple[Te
         mass[index] = row_sum(statistics.logits[index].softmax(-1) * allowed).double()
         z = z.index_copy(0, index, z[index].masked_fill(~allowed, -torch.inf))
     if masks is not None and masks.ruled_out is not None:
-        z = z.index_put(masks.ruled_out, z.new_tensor(-torch.inf))
+        z = z.index_put(masks.ruled_out, z.new_full((), -torch.inf))  # filled on the device, not copied to it
     return z, mass
 
 

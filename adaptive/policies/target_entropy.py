@@ -64,7 +64,7 @@ def _infeasible(statistics: Statistics, target: Tensor, saturated: Tensor) -> Te
     top, T -> inf all that is possible."""
     if saturated.device.type == "cpu" and not bool(saturated.any()):
         return saturated
-    least = (statistics.logits == statistics.maximum[:, None]).sum(-1).double().log()
+    least = statistics.ties.double().log()
     most = statistics.possible.double().log()
     return saturated & ((target <= least) | (target >= most))
 
@@ -102,6 +102,10 @@ def _search(
     """
     low, high = bottom, top
     h, slope = statistics.moments.entropy, statistics.moments.varentropy
+    survey = statistics.source.survey
+    if survey is not None:
+        columns = (u, saturated, h, slope, done)
+        return survey.search(statistics.index, (target, bottom, top), columns, stage, stage is _QUICK)
     tried_low, tried_high = torch.zeros_like(done), torch.zeros_like(done)
     unknown = ~done if stage is _PRECISE else u != 0  # T = 1 was measured before anything else
     for _ in range(stage.rounds):

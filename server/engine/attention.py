@@ -5,7 +5,7 @@ after the other in a single sequence `[1, heads, tokens, dim]`; a segment is the
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from server.engine.kv_cache import RowCache
+
+if TYPE_CHECKING:
+    from server.engine.decode import Table
 
 NAME = "thermostat"
 
@@ -35,12 +38,14 @@ class Segment:
 class Packed:
     """The segments of a step. Masks of prompt pieces are made once and shared by the layers.
 
-    spare: tokens at the end that belong to nobody; they attend to nothing.
+    spare: tokens at the end that belong to nobody; they attend to nothing. table: on a GPU, in place of segments, the
+    rows of a step in which each computes one token.
     """
 
     segments: list[Segment]
     spare: int = 0
     masks: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
+    table: Optional["Table"] = None
 
     def mask(self, segment: Segment, first: int, window: int | None, groups: int, like: Tensor) -> Tensor:
         """Which keys, from position `first` on, each query of a prompt piece sees: bool `[groups * n, keys]`."""
@@ -80,6 +85,8 @@ def attend(
     if others.get("s_aux") is not None or others.get("position_bias") is not None:
         raise Unsupported("its attention has sinks or position biases")
     layer = Layer(int(module.layer_idx), scaling, sliding_window, softcap)  # type: ignore[arg-type]
+    if packed.table is not None:
+        return packed.table.attend(layer, query, key, value), None
     out = []
     for segment in packed.segments:
         part = slice(segment.offset, segment.offset + segment.length)

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -143,6 +143,8 @@ class LocalEngine:
     def _run(self) -> None:
         fault: BaseException | None = None
         try:
+            if self._model.device.type == "cuda":
+                torch.cuda.set_device(self._model.device)  # each thread has a current one
             with torch.inference_mode():
                 while not self._stopping:
                     self._inbox.wake.clear()
@@ -162,6 +164,8 @@ class LocalEngine:
 
     def _step(self) -> bool:
         """One step for everyone; False if there was nothing to do."""
+        if self._batch.unread and not self._steady():
+            self._tell(self._events(self._batch.land()))
         self._scheduler.admit()
         self._reuse()
         plan = self._scheduler.plan()
@@ -171,9 +175,18 @@ class LocalEngine:
         logits = self._forward(plan)
         events = self._draw(plan, logits)
         self._steps += 1
+        self._tell(events)
+        return True
+
+    def _steady(self) -> bool:
+        """Whether the next step can be computed before the last is read: the same rows, and nobody else to see to."""
+        scheduler = self._scheduler
+        others = scheduler.waiting or scheduler.prefilling or scheduler.paused
+        return not others and scheduler.decoding == self._batch.members and self._batch.foreseeable(2)
+
+    def _tell(self, events: list[tuple[str, Event]]) -> None:
         if events:
             self._deliver(events)
-        return True
 
     def _take_messages(self) -> None:
         for message in self._inbox.messages():
@@ -239,7 +252,8 @@ class LocalEngine:
     def _forward(self, plan: Plan) -> Tensor:
         """Logits of all rows that draw, those that decode before those whose prompt is now complete, and then those of
         what is scored."""
-        decoding = [Piece(self._caches[g.id], len(g.request.prompt) + g.output_tokens - 1, None) for g in plan.decoding]
+        unread = self._batch.unread
+        decoding = [Piece(self._caches[g.id], g.given - 1 + unread, None) for g in plan.decoding]
         pieces = [(piece, generation) for piece, generation in zip(decoding, plan.decoding, strict=True)]
         for chunk in plan.chunks:
             generation = chunk.generation
@@ -289,10 +303,15 @@ class LocalEngine:
         events: list[tuple[str, Event]] = []
         drawing = len(self._batch.members)
         if drawing:
-            for generation, drawn in self._batch.draw(logits[:drawing]):
-                events.extend([self._fail(generation)] if drawn is None else self._take(generation, drawn))
+            events.extend(self._events(self._batch.draw(logits[:drawing], ahead=not plan.chunks)))
         if len(draws) < len(plan.chunks):
             events.extend(self._score(plan.chunks[len(draws) :], logits[drawing:]))
+        return events
+
+    def _events(self, draws: Iterable[tuple[Generation, Draw | None]]) -> list[tuple[str, Event]]:
+        events: list[tuple[str, Event]] = []
+        for generation, drawn in draws:
+            events.extend([self._fail(generation)] if drawn is None else self._take(generation, drawn))
         return events
 
     def _fail(self, generation: Generation) -> tuple[str, Event]:
@@ -332,7 +351,7 @@ class LocalEngine:
             if info.fault == adaptive.Fault.LOGITS:
                 raise ArithmeticError("the model gave no distribution (NaN or infinite logits), or masks left nothing")
             if info.fault:
-                raise ArithmeticError(f"the policy failed: {said or 'it gave no temperature'}")
+                raise ArithmeticError(f"the policy failed: {said or 'it gave no temperature or no distribution'}")
             events = generation.take(info, choices)
         except FormError as fault:
             events = [Failed(str(fault), Cause.FORM)]

@@ -107,6 +107,13 @@ class Generation:
             return []
         return sorted(self._eos | self._stop_tokens)
 
+    def foreseeable(self, tokens: int) -> bool:
+        """Whether so many more tokens can be computed before the host knows the first: none of them can change how the
+        others are drawn. Should one be the last, the others are dropped."""
+        early = self.output_tokens < self.request.stopping.min_output_tokens
+        steered = early or self.request.form is not None or self._course.phased or bool(self.request.rules)
+        return not steered and self.output_tokens + tokens <= self.limit
+
     def admitted(self) -> None:
         """Note that it has a place in the batch."""
         self._admitted = time.monotonic()

@@ -65,6 +65,12 @@ class RowCache:
         return torch.empty(1, like.shape[1], self.capacity, like.shape[3], dtype=like.dtype, device=like.device)
 
     @property
+    def addresses(self) -> list[tuple[int, int]]:
+        """Where the keys and the values of each layer are, once all layers were written."""
+        layers = (self._layers[layer] for layer in sorted(self._layers))
+        return [(keys.data_ptr(), values.data_ptr()) for keys, values in layers]
+
+    @property
     def bytes_per_token(self) -> int:
         """Bytes of one position over all layers that were written."""
         return sum(

@@ -18,7 +18,11 @@ _FIXED = 16
 
 
 class PackedLinear(nn.Module):
-    """A linear layer with oneDNN-packed weights, which also reads them faster (1.1 to 1.6 times in bf16)."""
+    """A linear layer with oneDNN-packed weights, which also reads them faster (1.1 to 1.6 times in bf16).
+
+    limit: rows up to which a product is invariant. alone: whether one row has the same bits too. It takes another
+    algorithm, which sums long rows in another order; then it is computed as two.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
@@ -26,6 +30,7 @@ class PackedLinear(nn.Module):
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, _FIXED)
         self.bias = bias
         self.limit = 0
+        self.alone = False
 
     def product(self, x: Tensor) -> Tensor:
         """`[rows, in] -> [rows, out]` in one call."""
@@ -33,7 +38,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features)
-        if len(rows) == 1:  # one row alone takes another algorithm
+        if len(rows) == 1 and not self.alone:
             out = self.product(rows.expand(2, -1).contiguous())[:1]
         elif len(rows) <= self.limit:
             out = self.product(rows)
@@ -65,11 +70,12 @@ def _in_pieces(layer: PackedLinear, rows: Tensor) -> Tensor:
     return torch.cat([layer(piece) for piece in pieces])
 
 
-def _largest_invariant(layer: PackedLinear, dtype: torch.dtype) -> int:
-    """The largest probed number of rows up to which every row has the bits that it has as one of two; 0 if none."""
+def _probe(layer: PackedLinear, dtype: torch.dtype) -> tuple[int, bool]:
+    """The largest probed number of rows up to which every row has the bits that it has as one of two, 0 if none; and
+    whether a row alone has them."""
     most = min(_MOST_ROWS.get(dtype, 0), 512 if layer.out_features <= 8192 else 64)
     if not most:
-        return 0
+        return 0, False
     x = torch.randn(most, layer.in_features, generator=torch.Generator().manual_seed(0)).to(dtype)
     expected = torch.cat([layer.product(pair) for pair in x.split(2)])
     limit = 0
@@ -77,7 +83,8 @@ def _largest_invariant(layer: PackedLinear, dtype: torch.dtype) -> int:
         if count > most or not torch.equal(layer.product(x[:count]), expected[:count]):
             break
         limit = count
-    return limit
+    alone = torch.cat([layer.product(row) for row in x[:_FIXED].split(1)])
+    return limit, torch.equal(alone, expected[:_FIXED])
 
 
 def make_invariant(model: nn.Module) -> str:
@@ -85,7 +92,7 @@ def make_invariant(model: nn.Module) -> str:
 
     The weights of a layer are freed as it is replaced, unless something else (a tied embedding) still holds them.
     """
-    limits: dict[tuple[int, int, torch.dtype], int] = {}
+    probed: dict[tuple[int, int, torch.dtype], tuple[int, bool]] = {}
     ways = set()
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
@@ -94,23 +101,23 @@ def make_invariant(model: nn.Module) -> str:
             weight: Tensor = layer.get_parameter("weight").detach()
             weight = (weight.T if type(layer) is Conv1D else weight).contiguous()
             bias = None if layer.bias is None else layer.get_parameter("bias").detach()
-            replaced = _replacement(weight, bias, limits)
+            replaced = _replacement(weight, bias, probed)
             ways.add(type(replaced))
             setattr(parent, name, replaced)
     return "packed" if ways == {PackedLinear} else "fixed" if ways == {FixedLinear} else "packed and fixed"
 
 
 def _replacement(
-    weight: Tensor, bias: Tensor | None, limits: dict[tuple[int, int, torch.dtype], int]
+    weight: Tensor, bias: Tensor | None, probed: dict[tuple[int, int, torch.dtype], tuple[int, bool]]
 ) -> PackedLinear | FixedLinear:
     shape = (*weight.shape, weight.dtype)
     try:
         layer = PackedLinear(weight, bias)
-        if shape not in limits:
-            limits[shape] = _largest_invariant(layer, weight.dtype)
+        if shape not in probed:
+            probed[shape] = _probe(layer, weight.dtype)
     except (RuntimeError, AttributeError, NotImplementedError):  # private operators: absent or changed
-        limits[shape] = 0
-    if limits[shape] < _FIXED:
+        probed[shape] = 0, False
+    if probed[shape][0] < _FIXED:
         return FixedLinear(weight, bias)
-    layer.limit = limits[shape]
+    layer.limit, layer.alone = probed[shape]
     return layer

@@ -39,6 +39,8 @@ def load(source: ModelSource) -> tuple[Model, Tokenizer]:
     """Load a model and its tokenizer, check that the engine computes what the model computes, and make its rows
     independent of one another. RefusedModel if it cannot be served."""
     device = choose_device(source.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     path = str(EMBEDDED) if source.name == "embedded" else source.name
     options: dict[str, Any] = {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
     config = _config(path, options)
@@ -63,11 +65,22 @@ def load(source: ModelSource) -> tuple[Model, Tokenizer]:
                 way = make_invariant(network if model.lean is None else model.lean)
                 _log.info("forward: %s; linear layers: %s", "transformers' own" if model.lean is None else "lean", way)
             model.check(expected)
+            if device.type == "cuda":
+                model.graphs = _graphs(model)
     except Exception as fault:
         raise RefusedModel(
             f"{source.name} ({config.model_type}) cannot be served by this engine: {_first_line(fault)}"
         ) from fault
     return model, Tokenizer(tokenizer)
+
+
+def _graphs(model: Model) -> Any:
+    try:
+        from server.engine import graphs  # Triton is not everywhere
+    except ImportError as fault:
+        _log.warning("decode steps go without CUDA graphs: %s", fault)
+        return None
+    return graphs.build(model)
 
 
 def choose_device(name: str) -> torch.device:

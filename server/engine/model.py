@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,17 +11,20 @@ from server.engine.attention import NAME, Packed, Segment
 from server.engine.kv_cache import RowCache
 from server.engine.lean import Lean
 
+if TYPE_CHECKING:
+    from server.engine.graphs import Graphs
+
 _PROBE_LENGTH = 24
 
 
 def padded(count: int) -> int:
-    """The next of a few sizes: 2, 4, multiples of 8 up to 64, multiples of 32.
+    """The next of a few sizes: 1, 2, 4, multiples of 8 up to 64, multiples of 32.
 
     oneDNN keeps a compiled product of about 0.4 MB for every number of rows it has met: 430 MB once a server has seen
     them all. With few sizes it is little, and padding changes no bits.
     """
     if count <= 8:
-        return next(size for size in (2, 4, 8) if count <= size)
+        return next(size for size in (1, 2, 4, 8) if count <= size)
     unit = 8 if count <= 64 else 32
     return -(-count // unit) * unit
 
@@ -43,13 +46,17 @@ class Piece:
 
 class Model:
     """A causal language model of transformers, unmodified but for its attention and, on the CPU, its linear layers; or
-    its lean form, if it has one."""
+    its lean form, if it has one.
+
+    graphs: its decode steps as CUDA graphs, where there are any.
+    """
 
     def __init__(self, name: str, network: Any, context_length: int) -> None:
         self.name = name
         self.network = network
         self.lean: Lean | None = None
         self.context_length = context_length
+        self.graphs: Graphs | None = None
         self.bytes_per_token = 0
         config = network.config
         self.architecture: str = config.model_type
@@ -66,6 +73,8 @@ class Model:
 
         last_tokens: int64, the tokens on the device for the pieces without tokens, which come first.
         """
+        if self.graphs is not None and 0 < len(last_tokens) <= self.graphs.most:
+            return self.graphs.forward(pieces, last_tokens)
         positions: list[int] = []
         fresh: list[int] = []
         segments: list[Segment] = []
@@ -112,14 +121,14 @@ class Model:
 
     def reference(self) -> Tensor:
         """Logits `[tokens, vocab]` of a probe as transformers computes them, to compare with `check`."""
-        return self.network(input_ids=self._probe()[None], use_cache=False).logits[0].float()
+        return self.network(input_ids=self.probe()[None], use_cache=False).logits[0].float()
 
     def check(self, expected: Tensor) -> None:
         """Compute the probe in the engine's way, in two pieces and then token by token, beside another row.
 
         ValueError if the logits are not the model's own: better no answer than wrong ones. Measures KV memory too.
         """
-        probe = self._probe().tolist()
+        probe = self.probe().tolist()
         cache, other = self.cache(len(probe)), self.cache(len(probe))
         none = torch.zeros(0, dtype=torch.int64, device=self.device)
         third = len(probe) // 3
@@ -130,14 +139,19 @@ class Model:
         got += [self.forward([Piece(cache, i, probe[i : i + 1])], none) for i in range(2 * third, len(probe))]
         rows = [third - 1, *range(2 * third - 1, len(probe))]
         difference = (torch.cat(got).float() - expected[rows]).norm() / expected[rows].norm()
-        allowed = 1e-3 if self.dtype == "float32" else 0.1
-        if not difference < allowed:
+        if not difference < self.tolerance:
             raise ValueError(
                 f"the engine's logits differ from the model's own by {float(difference):.2g} of their norm"
             )
         self.bytes_per_token = cache.bytes_per_token
 
-    def _probe(self) -> Tensor:
+    @property
+    def tolerance(self) -> float:
+        """By how much of their norm logits that were computed in two ways may differ."""
+        return 1e-3 if self.dtype == "float32" else 0.1
+
+    def probe(self) -> Tensor:
+        """A few tokens to try it with, int64 `[tokens]`."""
         generator = torch.Generator().manual_seed(0)
         length = min(_PROBE_LENGTH, self.context_length)
         return torch.randint(0, self.vocab_size, (length,), generator=generator).to(self.device)
