@@ -20,7 +20,7 @@ FUZZ ?= 100000
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test fuzz soak bench bench-gpu clients clients-toolchains $(BUILDS) lint format proto clean
+.PHONY: help setup demo serve test fuzz soak bench bench-peers bench-gpu clients clients-toolchains $(BUILDS) lint format proto clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,8 +62,12 @@ build-previous: | $(filter build-typescript,$(BUILDS))
 clients-toolchains: ## install from Debian what `make clients` lacks
 	sh clients/toolchains.sh
 
-bench: $(READY) ## time the sampler against the naive way and Hugging Face's; writes benchmarks/results
+bench: $(READY) ## time the sampler and the engine against the naive way and Hugging Face; writes benchmarks/results
 	$(BIN)/python -m benchmarks.sampler
+	$(BIN)/python -m benchmarks.engine
+
+bench-peers: $(READY) ## time the engine against llama.cpp, vLLM and OpenVINO, which it installs under build/peers
+	$(BIN)/python -m benchmarks.peers
 
 bench-gpu: ## check and time the decode step on a GPU; writes benchmarks/results/gpu.md
 	$(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu

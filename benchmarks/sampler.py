@@ -30,6 +30,7 @@ from transformers.generation.logits_process import (
 )
 
 from adaptive import Filters, Fixed, Policy, Rows, RowSettings, TargetEntropy, step
+from benchmarks.machine import processor, ratio, spread
 
 TEMPERATURE, TARGET = 0.8, 2.0
 SPREADS = {"peaked": 4.0, "flat": 1.0}
@@ -138,29 +139,13 @@ def measure(case: Case, turns: int) -> dict[str, list[float]]:
     return times
 
 
-def spread(values: list[float]) -> str:
-    """Median, and the middle half in brackets."""
-    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
-    return f"{middle:.3g} ({low:.3g}-{high:.3g})"
-
-
 def line(case: Case, times: dict[str, list[float]]) -> str:
     """A line of the table."""
-
-    def ratio(one: str, other: str) -> str:
-        return spread([a / b for a, b in zip(times[one], times[other], strict=True)])
-
     cells = [f"{case.vocab:,}", str(case.rows), case.spread, case.chain]
     cells += [spread(times[name]) for name in times]
-    cells += [ratio("naive", "fixed"), ratio("hugging_face", "fixed"), ratio("target", "fixed")]
+    pairs = [("naive", "fixed"), ("hugging_face", "fixed"), ("target", "fixed")]
+    cells += [ratio(times[one], times[other]) for one, other in pairs]
     return "| " + " | ".join(cells) + " |"
-
-
-def processor() -> str:
-    """Model of the machine's processor."""
-    info = Path("/proc/cpuinfo")
-    names = [text for text in info.read_text().splitlines() if text.startswith("model name")] if info.exists() else []
-    return names[0].split(":")[1].strip() if names else "unknown processor"
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""What is timed, one process each, behind one protocol: see worker.py."""

@@ -1,0 +1,82 @@
+"""The engine, in process and over gRPC, against Hugging Face `generate`: `make bench`.
+
+Same weights, prompts and number of new tokens. Ours computes the full sampling info of every token and, over gRPC,
+sends it; `generate` reports nothing, and has no target_entropy: there it is compared by its fixed temperature. Results
+are compared before anything is timed. The table goes to benchmarks/results/engine.md.
+"""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from benchmarks import models
+from benchmarks.arm import Arm
+from benchmarks.cases import Case
+from benchmarks.contest import OURS, compete
+from benchmarks.machine import occasion
+from benchmarks.report import Report
+
+RESULTS = Path(__file__).parent / "results" / "engine.md"
+GRPC, HUGGING_FACE = "ours, gRPC", "Hugging Face"
+ARMS = {OURS: "engine", GRPC: "grpc", HUGGING_FACE: "hugging_face"}
+DTYPES = ("float32", "bfloat16")
+
+
+def cases(every: bool) -> list[Case]:
+    """The cells: all, or those that say most in a few minutes."""
+    if not every:
+        cells = [
+            Case("random", dtype, n, 32, sampled, 64) for dtype in DTYPES for n in (1, 16) for sampled in (False, True)
+        ]
+        return [*cells, Case("embedded", "float32", 16, 32, True, 64)]
+    short = [(streams, 32) for streams in (1, 4, 16, 64)]
+    return [
+        Case(model, dtype, streams, prompt, sampled, 64)
+        for model in ("random", "embedded")
+        for dtype in DTYPES
+        for streams, prompt in (*short, (1, 2000), (4, 2000))
+        for sampled in (False, True)
+    ]
+
+
+def start(name: str, model: str, dtype: str) -> Arm:
+    """An arm of this environment."""
+    return Arm([sys.executable, "-m", f"benchmarks.arms.{name}", str(models.find(model).absolute()), dtype])
+
+
+def check(arms: Mapping[str, Arm], model: str, dtype: str) -> None:
+    """Over gRPC the same tokens as in process, drawn ones too; and in float32 the greedy ones of Hugging Face."""
+    for setting in ("greedy", "fixed", "target"):
+        job = Case(model, dtype, 4, 32, setting != "greedy", 32).job(0, setting)
+        ours = arms[OURS].run(job)[0].tokens
+        if arms[GRPC].run(job)[0].tokens != ours:
+            raise SystemExit(f"{model}, {dtype}, {setting}: other tokens over gRPC")
+        if setting == "greedy" and dtype == "float32" and arms[HUGGING_FACE].run(job)[0].tokens != ours:
+            raise SystemExit(f"{model}: other tokens than Hugging Face's")
+
+
+def main() -> None:
+    """Measure, print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--all", action="store_true", help="every cell: an hour")
+    parser.add_argument("--streams", type=int, nargs="+", help="only cells of these many")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    head = f"{occasion()}, torch {torch.__version__}, {given.turns} turns. Median (middle half) of the turns."
+    report = Report(given.out, head, (GRPC, HUGGING_FACE))
+    cells = [case for case in cases(given.all) if not given.streams or case.streams in given.streams]
+    for model, dtype in dict.fromkeys((case.model, case.dtype) for case in cells):
+        with contextlib.ExitStack() as stack:
+            arms = {arm: stack.enter_context(start(name, model, dtype)) for arm, name in ARMS.items()}
+            check(arms, model, dtype)
+            for case in (case for case in cells if case[:2] == (model, dtype)):
+                report.add(case, *compete(case, arms, (OURS, GRPC), given.turns))
+
+
+if __name__ == "__main__":
+    main()
