@@ -78,8 +78,9 @@ class LeanLayer(nn.Module):
         attention, mlp = layer.self_attn, layer.mlp
         self.dim: int = attention.head_dim
         self.heads, self.kv_heads = (p.out_features // self.dim for p in (attention.q_proj, attention.k_proj))
+        # Mistral's layers have it in their config; Llama's never look at one that is there.
         window = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
-        window = window if type(attention).__name__ != "LlamaAttention" else None
+        window = None if type(attention).__name__ == "LlamaAttention" else window
         self.shape = Layer(number, attention.scaling, window, None)
         self.before, self.between = layer.input_layernorm, layer.post_attention_layernorm
         self.qkv = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
