@@ -60,7 +60,7 @@ class Parts:
         tokens, report = self._draw(*given, **named)
         records = report.records()
         self._sampler += time.perf_counter() - begin
-        return tokens, SimpleNamespace(records=lambda: records, faults=report.faults)
+        return tokens, SimpleNamespace(records=lambda: records, faults=report.faults, start_copy=lambda: None)
 
     def step(self, events: list[tuple[str, Event]]) -> None:
         """A step has ended with these events."""
