@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 import argparse
+import logging
 import statistics
 import threading
 import time
@@ -78,12 +79,25 @@ class Parts:
         return {name: statistics.median(step[name] for step in self.steps) * 1e3 for name in self.steps[0]}
 
 
+class Faults(logging.Handler):
+    """What the engine said of faults: it goes on after one, on a slower way, and its figures mean nothing then."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.said: list[str] = []
+        logging.getLogger("server.engine").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take it down."""
+        self.said.append(record.getMessage())
+
+
 class Ours:
     """An engine that does one job after another."""
 
     def __init__(self, model: str, dtype: str) -> None:
         loaded, tokenizer = load(ModelSource(model, dtype=dtype))
-        self._parts = Parts(loaded)
+        self._parts, self._faults = Parts(loaded), Faults()
         self._done = threading.Event()
         self._jobs = 0
         limits = Limits(rows=64, kv_tokens=64 * loaded.context_length, chunk=256)
@@ -105,6 +119,8 @@ class Ours:
         self._done.wait()
         if any(len(tokens) != job.tokens for tokens in self._watch.outcome.tokens):
             raise RuntimeError("a generation failed")
+        if self._faults.said:
+            raise RuntimeError(self._faults.said[0])
         self._watch.outcome.step = self._parts.medians()
         return self._watch.outcome
 
