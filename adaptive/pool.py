@@ -23,8 +23,7 @@ FIGURES = ("kept_mass", "final_entropy", "effective", "top_token_prob", "log_sum
 @dataclass(slots=True)
 class Setting:
     """What steps 5 and 6 go by, `[rows]`. inverse: 1 / temperature. columns: the filters' parameters in force.
-    dice: for xtc, if it is
-    in use. greedy: rows that take the most likely token; None if there can be none."""
+    dice: for xtc, if it is in use. greedy: rows that take the most likely token; None if there can be none."""
 
     control: Control
     inverse: Tensor

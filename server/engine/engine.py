@@ -260,10 +260,11 @@ class LocalEngine:
             pieces.extend((piece, generation) for piece in self._pieces(chunk, self._cache(generation)))
         try:
             logits = self._model.forward([piece for piece, _ in pieces], self._batch.last)
-            self._keep(plan.chunks)
         except Exception:
             _log.exception("a step failed; its rows are now computed one by one")
             logits = self._one_by_one(pieces)
+        else:
+            self._keep(plan.chunks)
         for chunk in plan.chunks:
             if chunk.generation.stage is Stage.PREFILLING:
                 self._scheduler.advance(chunk)
@@ -271,11 +272,15 @@ class LocalEngine:
 
     def _keep(self, chunks: Sequence[Chunk]) -> None:
         """Keep the blocks that were computed for prompts that begin alike, where there is room."""
+        block = self._scheduler.limits.block
         room = self._scheduler.limits.kv_tokens - self._scheduler.kv_tokens
-        for chunk in chunks:
-            names = chunk.generation.blocks[: chunk.stop // self._scheduler.limits.block]
-            first = chunk.start // self._scheduler.limits.block
-            self._prefixes.keep(names, first, self._caches[chunk.generation.id], room)
+        try:
+            for chunk in chunks:
+                names = chunk.generation.blocks[: chunk.stop // block]
+                self._prefixes.keep(names, chunk.start // block, self._caches[chunk.generation.id], room)
+        except Exception:  # no memory, most likely: generations come first
+            _log.exception("the prefix cache is emptied")
+            self._prefixes.shrink(0)
 
     def _one_by_one(self, pieces: Sequence[tuple[Piece, Generation]]) -> Tensor:
         """The same step, each row alone: only the row that cannot be computed fails, by way of NaN logits.
