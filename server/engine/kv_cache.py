@@ -45,9 +45,13 @@ class RowCache:
         return stored_keys[:, :, :stop], stored_values[:, :, :stop]
 
     def places(self, start: int, stop: int) -> list[Tensor]:
-        """Of every layer keys and values of these positions, `[2, 1, heads, n, dim]`, to read and to write. Only with
-        a layout."""
+        """Of every layer keys and values of these positions, `[2, 1, heads, n, dim]`, to be written. Only with a
+        layout."""
         return list(self._all.narrow(4, start, stop - start).unbind(0))
+
+    def seen(self, start: int, stop: int) -> list[Tensor]:
+        """The same to be read: keys of the first layer, its values, keys of the second, ..., `[1, heads, n, dim]`."""
+        return list(self._all.narrow(4, start, stop - start).flatten(0, 1).unbind(0))
 
     def get(self, start: int, stop: int) -> Block:
         """A copy of positions `start` to `stop` in all layers."""

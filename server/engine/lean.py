@@ -32,7 +32,7 @@ class Lean(nn.Module):
         super().__init__()
         body = network.model
         self.embedding, self.rotary = body.embed_tokens, body.rotary_emb
-        self.norm, self.head = body.norm, network.lm_head
+        self.norm, self.head = Norm(body.norm), network.lm_head
         self.layers = nn.ModuleList()
         for number in range(len(body.layers)):
             self.layers.append(LeanLayer(body.layers[number], number))
@@ -51,7 +51,7 @@ class Lean(nn.Module):
         rows = _Rows(packed)
         for layer in self.layers:
             x = layer(x, cos, sin, rows)
-        return self.head(_normed(x[drawing], self.norm))
+        return self.head(self.norm(x[drawing]))
 
     def _rotation(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """What q, k and v are multiplied with, and what q, k and v with their halves swapped are, `[n, heads, dim]`.
@@ -82,23 +82,40 @@ class LeanLayer(nn.Module):
         window = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
         window = None if type(attention).__name__ == "LlamaAttention" else window
         self.shape = Layer(number, attention.scaling, window, None)
-        self.before, self.between = layer.input_layernorm, layer.post_attention_layernorm
+        self.before, self.between = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
         self.qkv = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
         self.out = attention.o_proj
         self.gate_up = _joined(mlp.gate_proj, mlp.up_proj)
         self.down, self.activation = mlp.down_proj, mlp.act_fn
-        self.head_norms = [attention.q_norm, attention.k_norm] if hasattr(attention, "q_norm") else None
+        self.head_norms = [Norm(attention.q_norm), Norm(attention.k_norm)] if hasattr(attention, "q_norm") else None
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, rows: "_Rows") -> Tensor:
         """Hidden states `[n, hidden]`. cos, sin: see Lean."""
-        qkv = self.qkv(_normed(x, self.before)).view(len(x), -1, self.dim)
+        qkv = self.qkv(self.before(x)).view(len(x), -1, self.dim)
         if self.head_norms is not None:
             q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], 1)
-            qkv = torch.cat([_normed(q, self.head_norms[0]), _normed(k, self.head_norms[1]), v], 1)
+            qkv = torch.cat([self.head_norms[0](q), self.head_norms[1](k), v], 1)
         qkv = torch.addcmul(qkv * cos, qkv.roll(self.dim // 2, -1), sin)
-        x = x + self.out(rows.attend(self.shape, qkv, self.heads))
-        gate, up = self.gate_up(_normed(x, self.between)).chunk(2, -1)
-        return x + self.down(self.activation(gate) * up)
+        x = self.out(rows.attend(self.shape, qkv, self.heads), x)
+        gate, up = self.gate_up(self.between(x)).chunk(2, -1)
+        return self.down(self.activation(gate) * up, x)
+
+
+class Norm:
+    """RMS norm as one layer norm: of a row and its negative together the mean is 0, and the variance the mean square.
+
+    torch's own RMS norm is eight operators on the CPU.
+    """
+
+    def __init__(self, norm: Any) -> None:
+        self._weight = norm.weight.detach().repeat(2)
+        self._signs = self._weight.new_tensor([[1.0], [-1.0]])
+        self._epsilon: float = norm.variance_epsilon
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`[..., size]`."""
+        both = (x[..., None, :] * self._signs).flatten(-2)
+        return F.layer_norm(both, self._weight.shape, self._weight, None, self._epsilon)[..., : x.shape[-1]]
 
 
 class _Rows:
@@ -124,9 +141,9 @@ class _Rows:
             seen = self._seen(layer.window)
             for row in range(count):  # each attends over its own exact length: see `attention.attend`
                 self._to[row][layer.number].copy_(fresh[row])
-                keys, values = seen[row][layer.number].unbind(0)
+                keys, values = seen[row][2 * layer.number : 2 * layer.number + 2]
                 out.append(F.scaled_dot_product_attention(queries[row], keys, values, scale=layer.scaling))
-            out = [torch.cat(out).view(count, -1)]
+            out = [(torch.cat(out) if count > 1 else out[0]).view(count, -1)]
         for segment in self._longer:
             part = qkv[None, segment.offset : segment.offset + segment.length].transpose(1, 2)
             q, k, v = part.split([heads, kv_heads, kv_heads], 1)
@@ -137,10 +154,10 @@ class _Rows:
         return torch.cat(out) if len(out) > 1 else out[0]
 
     def _seen(self, window: int | None) -> list[list[Tensor]]:
-        """Keys and values that each row of one token sees, by layer."""
+        """What each row of one token sees: keys and values of the first layer, of the second, ..."""
         if window not in self._windows:
             self._windows[window] = [
-                segment.cache.places(max(0, segment.start - window + 1) if window else 0, segment.start + 1)
+                segment.cache.seen(max(0, segment.start - window + 1) if window else 0, segment.start + 1)
                 for segment in self._single
             ]
         return self._windows[window]
@@ -153,7 +170,3 @@ def _joined(*layers: nn.Linear) -> nn.Linear:
     if layers[0].bias is not None:
         joined.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]), requires_grad=False)
     return joined
-
-
-def _normed(x: Tensor, norm: Any) -> Tensor:
-    return F.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)

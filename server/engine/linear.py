@@ -6,6 +6,9 @@ layers here are replaced after loading by ones that were *seen*, at start, to gi
 rows up to a limit; more rows than that are taken in pieces.
 """
 
+from collections.abc import Iterable
+from itertools import repeat
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,18 +35,22 @@ class PackedLinear(nn.Module):
         self.limit = 0
         self.alone = False
 
-    def product(self, x: Tensor) -> Tensor:
-        """`[rows, in] -> [rows, out]` in one call."""
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+    def product(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """`[rows, in] -> [rows, out]` in one call. onto: `[rows, out]`, is added before the result is rounded."""
+        if onto is None:
+            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise.binary(x, onto, self.packed, self.bias, "add")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         rows = x.reshape(-1, self.in_features)
         if len(rows) == 1 and not self.alone:
-            out = self.product(rows.expand(2, -1).contiguous())[:1]
+            twice = None if onto is None else onto.expand(2, -1).contiguous()
+            out = self.product(rows.expand(2, -1).contiguous(), twice)[:1]
         elif len(rows) <= self.limit:
-            out = self.product(rows)
-        else:
-            out = _in_pieces(self, rows)
+            out = self.product(rows, onto)
+        else:  # a single row left over is done as two
+            pieces = zip(rows.split(self.limit), _split(onto, self.limit), strict=False)
+            out = torch.cat([self(*piece) for piece in pieces])
         return out.view(*x.shape[:-1], self.out_features)
 
 
@@ -55,19 +62,18 @@ class FixedLinear(nn.Module):
         self.out_features, self.in_features = weight.shape
         self.weight, self.bias = weight, bias
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         rows = x.reshape(-1, self.in_features)
         pieces = []
         for piece in rows.split(_FIXED):
             padded = F.pad(piece, (0, 0, 0, _FIXED - len(piece))) if len(piece) < _FIXED else piece
             pieces.append(F.linear(padded, self.weight, self.bias)[: len(piece)])
-        return torch.cat(pieces).view(*x.shape[:-1], self.out_features)
+        out = torch.cat(pieces).view(*x.shape[:-1], self.out_features)
+        return out if onto is None else out + onto
 
 
-def _in_pieces(layer: PackedLinear, rows: Tensor) -> Tensor:
-    """Products of at most `limit` rows; a single row left over is done as two."""
-    pieces = rows.split(layer.limit)
-    return torch.cat([layer(piece) for piece in pieces])
+def _split(rows: Tensor | None, size: int) -> Iterable[Tensor | None]:
+    return repeat(None) if rows is None else rows.split(size)
 
 
 def _probe(layer: PackedLinear, dtype: torch.dtype) -> tuple[int, bool]:
@@ -78,13 +84,18 @@ def _probe(layer: PackedLinear, dtype: torch.dtype) -> tuple[int, bool]:
         return 0, False
     x = torch.randn(most, layer.in_features, generator=torch.Generator().manual_seed(0)).to(dtype)
     expected = torch.cat([layer.product(pair) for pair in x.split(2)])
+    nothing = torch.zeros_like(expected)
     limit = 0
     for count in _PROBED:
-        if count > most or not torch.equal(layer.product(x[:count]), expected[:count]):
+        if count > most or not _same(layer, x[:count], nothing[:count], expected[:count]):
             break
         limit = count
-    alone = torch.cat([layer.product(row) for row in x[:_FIXED].split(1)])
-    return limit, torch.equal(alone, expected[:_FIXED])
+    rows = zip(x[:_FIXED].split(1), nothing.split(1), expected.split(1), strict=False)
+    return limit, all(_same(layer, *row) for row in rows)
+
+
+def _same(layer: PackedLinear, x: Tensor, nothing: Tensor, expected: Tensor) -> bool:
+    return torch.equal(layer.product(x), expected) and torch.equal(layer.product(x, nothing), expected)
 
 
 def make_invariant(model: nn.Module) -> str:

@@ -50,3 +50,20 @@ def test_gpt2s_transposed_layers_are_replaced_as_well():
         make_invariant(holder)
         assert torch.allclose(holder["layer"](x), expected, atol=1e-5)
     assert not isinstance(holder["layer"], Conv1D)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("fixed", [True, False])
+def test_what_a_product_is_added_to_changes_no_row_by_its_company(dtype, fixed):
+    torch.manual_seed(0)
+    plain = nn.Linear(768, 320, dtype=dtype)
+    holder = nn.ModuleDict({"layer": plain})
+    x, onto = torch.randn(100, 768, dtype=dtype), torch.randn(100, 320, dtype=dtype)
+    with torch.inference_mode():
+        expected = plain(x).float() + onto
+        make_invariant(holder)
+        layer = FixedLinear(plain.weight, plain.bias) if fixed else holder["layer"]
+        alone = torch.cat([layer(row[None], other[None]) for row, other in zip(x, onto, strict=True)])
+        for count in (2, 7, 16, 33, 100):
+            assert torch.equal(layer(x[:count], onto[:count]), alone[:count])
+        assert torch.allclose(alone.float(), expected, atol=1e-4 if dtype == torch.float32 else 0.05)
