@@ -15,8 +15,8 @@ from adaptive.scratch import scratch
 if TYPE_CHECKING:
     from adaptive.gpu.fused import Survey
 
-CHUNK = 4
-"""Rows that are worked on at a time on the CPU."""
+CHUNK = 1 << 18
+"""About as many logits are worked on at a time on the CPU, and of at least four rows."""
 _SHARED_OUT = 32_767
 """An operation of torch on more numbers than this is shared out among threads."""
 
@@ -59,7 +59,7 @@ def rank(logits: Tensor) -> Ranked:
     fused = _kernels(logits)
     if fused is not None:
         return fused.rank(logits)
-    return Ranked(logits, _together([_best(logits[part]) for part in chunks(logits)]))
+    return Ranked(logits, _together([_best(logits[part]) for part in chunks(logits, len(logits))]))
 
 
 def rank_and_measure(logits: Tensor) -> tuple[Ranked, Moments]:
@@ -69,7 +69,7 @@ def rank_and_measure(logits: Tensor) -> tuple[Ranked, Moments]:
         return fused.rank_and_measure(logits)
     space = room(logits, 4, len(logits))
     found, sums = [], []
-    for part in chunks(logits):
+    for part in chunks(logits, len(logits)):
         z = logits[part]
         best = _best(z)
         y = torch.sub(z, best.values[:, :1], out=space[3, : len(z)])
@@ -105,24 +105,27 @@ def tempered(
     factor = inverse.to(dtype or ranked.logits.dtype)[:, None]
     space = room(factor.new_empty(0, ranked.logits.shape[-1]), order + 2, len(factor))
     sums = []
-    for part in chunks(factor):
+    for part in chunks(ranked.logits, len(factor)):
         chosen = part if rows is None else rows[part]
         y = ranked.scaled(chosen, factor[part], space[-1, : len(factor[part])])
         sums.append(_sums(y, ranked.best.ids[chosen], space[:-1]))
     return _moments(join(sums, -1))
 
 
-def chunks(rows: Tensor) -> list[slice]:
-    """The rows in portions that stay in the processor's cache from one operation to the next."""
-    if len(rows) <= CHUNK:
-        return [slice(None)]
-    size = CHUNK if rows.device.type == "cpu" else max(len(rows), 1)
-    return [slice(first, min(first + size, len(rows))) for first in range(0, max(len(rows), 1), size)]
+def chunks(logits: Tensor, rows: int) -> list[slice]:
+    """So many rows of logits `[..., vocab]` in portions that stay in the processor's cache from one operation to the
+    next."""
+    size = _chunk(logits, rows)
+    return [slice(None)] if rows <= size else [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
 
 
-def room(like: Tensor, count: int, rows: int) -> Tensor:
+def _chunk(logits: Tensor, rows: int) -> int:
+    return min(rows, max(4, CHUNK // logits.shape[-1])) if logits.device.type == "cpu" else rows
+
+
+def room(logits: Tensor, count: int, rows: int) -> Tensor:
     """Room for `count` results of a chunk of so many rows, `[count, chunk, vocab]`: scratch."""
-    return scratch("chunk", (count, min(rows, CHUNK) if like.device.type == "cpu" else rows, like.shape[-1]), like)
+    return scratch("chunk", (count, _chunk(logits, rows), logits.shape[-1]), logits)
 
 
 def join(parts: Sequence[Tensor], dim: int = 0) -> Tensor:

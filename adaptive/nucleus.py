@@ -41,11 +41,13 @@ def _edges_by_sort(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor,
 
 def edges_by_bins(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     """The same, on the CPU. Bins of equal width in logits; of a row only what is in the bin of the edge is sorted."""
-    depth = (-shifted.amin(-1, keepdim=True)).clamp(max=_DEEPEST)
-    sound = ~depth.isnan()  # the row is a distribution
+    vocab = shifted.shape[-1]
+    sound = ~weights[:, :1].isnan()  # the row is a distribution
     if not bool(sound.all()):
-        shifted = shifted.masked_fill(~sound, 0.0)
-    width = (_BINS - 1) / depth.nan_to_num(0.0).clamp_min(1e-30)
+        shifted, weights = (x.masked_fill(~sound, 0.0) for x in (shifted, weights))
+    # What lies deeper has less than exp(-2) of what top-p drops, so the edge is mostly above.
+    depth = (2.0 + math.log(vocab) - (1.0 - p).clamp_min(0.0).log()).clamp(max=_DEEPEST)
+    width = (_BINS - 1) / depth
     shape = tuple(shifted.shape)
     depths = torch.mul(shifted, -width.to(shifted.dtype), out=scratch("depths", shape, shifted)).clamp_(max=_BINS - 1)
     bins = scratch("bins", shape, shifted, torch.int32).copy_(depths)
@@ -56,19 +58,24 @@ def edges_by_bins(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor, 
     goal = p * sums[:, -1:]
     place = torch.searchsorted(sums, goal).clamp_(max=_BINS - 1)
     before = (sums - masses).gather(-1, place)
-    edges = [(-math.inf, 0)] * len(shifted)
-    for row in (sound & (p < 1.0))[:, 0].nonzero()[:, 0].tolist():
-        members = _places(bins[row] == place[row])
-        ranked, order = shifted[row, members].sort(descending=True)
-        reached = before[row] + weights[row, members[order]].double().cumsum(0)
-        last = min(int((reached < goal[row]).sum()), len(members) - 1)
-        edges[row] = float(ranked[last]), int((ranked >= ranked[last]).sum()) - last - 1
-    floor, spare = zip(*edges, strict=True)
-    return shifted.new_tensor(floor)[:, None], place.new_tensor(spare)[:, None]
+    places = _places((bins == place.int()).flatten())
+    row, token = places // vocab, places % vocab
+    count = torch.bincount(row, minlength=len(shifted))
+    # Each row's bin as a row of its own, as wide as the fullest; what is spare adds nothing.
+    column = torch.arange(len(places)) - (count.cumsum(0) - count)[row]
+    members = shifted.new_full((len(shifted), int(count.max())), -torch.inf)
+    ranked, order = members.index_put_((row, column), shifted[row, token]).sort(descending=True)
+    inside = precise.new_zeros(members.shape).index_put_((row, column), precise[row, token]).gather(-1, order)
+    reached = before + inside.cumsum(-1)
+    last = torch.minimum((reached < goal).sum(-1, keepdim=True), count[:, None] - 1).clamp_(min=0)
+    floor = ranked.gather(-1, last)
+    spare = torch.minimum((ranked >= floor).sum(-1, keepdim=True), count[:, None]) - last - 1
+    needed = sound & (p < 1.0)
+    return floor.masked_fill_(~needed, -torch.inf), spare.masked_fill_(~needed, 0)
 
 
 def _places(inside: Tensor) -> Tensor:
-    """Where a mask `[vocab]` is true, which is in few places: eight of them are looked at at a time."""
+    """Where a mask `[n]` is true, which is in few places: eight of them are looked at at a time."""
     if len(inside) % 8:
         inside = torch.nn.functional.pad(inside, (0, -len(inside) % 8))
     eights = inside.view(torch.int64).nonzero()

@@ -17,6 +17,8 @@ from adaptive.moments import Moments, Ranked, chunks, join, room, row_nansums, t
 from adaptive.policies import Columns, Control
 from adaptive.rows import Rows, find_edges
 
+_ROUNDING = 1e-4
+"""Nats by which the moments of a row, from float32, may be off, and more."""
 FIGURES = ("kept_mass", "final_entropy", "effective", "top_token_prob", "log_sum", "scaled_entropy")
 
 
@@ -88,9 +90,10 @@ def pools(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Settin
     if ranked.survey is not None and rows.fused:
         pool: Pool = ranked.survey.pool(rows, setting)
         return [pool] if rows.unfused is None else [pool, whole(ranked, rows, rows.unfused, setting)]
-    if not rows.quick:
+    if not rows.quick or (rows.flat and _hopeless(ranked, unchanged, rows, setting)):
         return [whole(ranked, rows, None, setting)]
     pool, undecided = quick(ranked, unchanged, rows, setting)
+    rows.flat = len(undecided) == len(rows.quick)
     left = sorted([*rows.slow, *undecided])
     if not left:
         return [pool]
@@ -143,6 +146,23 @@ def quick(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Settin
     return Pool(index, ids, weights, kept, torch.stack(figures)), undecided
 
 
+def _hopeless(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Setting) -> bool:
+    """Whether it is plain that `quick` could tell of no row, without its look at the whole vocabulary.
+
+    The logarithm of the sum of exp(b y) is convex in b = 1 / temperature. So its tangent at 1, which is known, lies
+    below it, and gives bounds above the candidates' probabilities: if top_p keeps all of them by these, it does.
+    """
+    values, index = ranked.best.values, rows.quick_index
+    everything = values.shape[-1] == ranked.logits.shape[-1]
+    if unchanged is None or everything or setting.greedy is not None or setting.control.max_surprisal is not None:
+        return False
+    values, inverse = part(values, index), part(setting.inverse, index)[:, None]
+    least = part(unchanged.log_sum, index)[:, None] + (inverse - 1.0) * part(unchanged.mean, index)[:, None]
+    y = (values - values[:, :1]).double().mul_(inverse)
+    logs = y - least + _ROUNDING
+    return bool(_leading(values, y, logs, logs.exp(), everything, rows, setting)[:, -1].all())
+
+
 def _leading(
     values: Tensor, y: Tensor, logs: Tensor, weights: Tensor, everything: bool, rows: Rows, setting: Setting
 ) -> Tensor:
@@ -177,7 +197,7 @@ def whole(ranked: Ranked, rows: Rows, chosen: list[int] | Tensor | None, setting
     z = ranked.logits
     index = None if chosen is None else torch.as_tensor(chosen, dtype=torch.int64, device=z.device)
     factor = part(setting.inverse, index).to(z.dtype)[:, None]
-    portions = chunks(factor)
+    portions = chunks(z, len(factor))
     space = room(z, 6, len(factor))
     weights = z.new_empty(len(factor), z.shape[-1])
     figures, free = [], []

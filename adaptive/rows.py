@@ -131,6 +131,7 @@ class Rows:
         early |= {row for g in self.groups if g.kind.reshapes() for row in g.rows}
         quick = sorted(leading - early) if self.device.type == "cpu" else []
         self.quick = quick
+        self.flat = False  # whether the last step could tell of no row; a hint that saves work and changes no result
         self.slow = sorted({*range(len(self.settings))} - {*quick})
         self.quick_index = None if not self.slow else self._column(quick)
         # A GPU's kernels know the filters that keep the most likely tokens; rows that use another go the plain way.

@@ -26,6 +26,8 @@ from adaptive.rows import Rows, RowSettings
 
 _LARGEST_INVERSE = 1e12
 """Of a temperature: a lower one changes nothing that a float32 logit can show, and infinity times 0 would be NaN."""
+_TOGETHER = 8
+"""Rows of which a copy is made at a time, on the CPU."""
 _DICE = 0x5851F42D4C957F2D
 """Sets the random numbers of xtc apart from those of the draw."""
 
@@ -231,10 +233,11 @@ def _larger(ranked: Ranked, logit: Tensor) -> Tensor:
         return larger
     if logit.device.type != "cpu":
         return (ranked.logits > logit).sum(-1)
-    beyond = logit < best[:, -1:]
-    if bool(beyond.any()):
-        for row in beyond.nonzero()[:, 0].tolist():
-            larger[row] = (ranked.logits[row] > logit[row]).count_nonzero()
+    beyond = (logit < best[:, -1:])[:, 0].nonzero()[:, 0]
+    for few in beyond.split(_TOGETHER) if len(beyond) else ():
+        # Of floats: torch takes three times longer for a mask of bool.
+        above = ranked.logits[few]
+        larger[few] = torch.gt(above, logit[few], out=above).sum(-1).long()
     return larger
 
 

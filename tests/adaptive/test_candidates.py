@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import adaptive
-from adaptive import Filters, Fixed, Greedy, Mirostat, Rows, RowSettings
+from adaptive import Filters, Fixed, Greedy, Mirostat, Rows, RowSettings, pool
 from adaptive.candidates import COUNT, best
 from adaptive.sampler import shape
 
@@ -59,3 +59,35 @@ def test_the_rank_of_a_token_beyond_the_candidates_is_counted():
     for place in (0, COUNT - 1, COUNT, 4000):
         report = adaptive.step(z, Rows([RowSettings()]), tokens=order[place : place + 1])[1]
         assert report.records()[0][0].rank == place + 1
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.8, 1.3, 2.0])
+def test_what_flat_rows_are_spared_changes_nothing(temperature, monkeypatch):
+    """After a step in which no row could be told of, the next asks first whether it is plain that none can."""
+    z = torch.randn(6, 4096, generator=torch.Generator().manual_seed(0)) * 0.4
+    settings = [RowSettings(Fixed(temperature), Filters(top_p=p), seed=7) for p in (0.7, 0.8, 0.9, 0.95, 0.99, 0.999)]
+    rows, fresh = Rows(settings), Rows(settings)
+    tried = []
+    first = pool.quick
+    monkeypatch.setattr(pool, "quick", lambda *given: tried.append(given[2]) or first(*given))
+    expected = [shape(z, fresh)]
+    assert fresh.flat and len(tried) == 1
+    adaptive.step(z, rows)
+    got = shape(z, rows)
+    assert len(tried) == 2, "it was tried again"
+    assert torch.equal(got.probabilities, expected[0].probabilities)
+    for name, column in got.figures.items():
+        assert torch.equal(column, expected[0].figures[name]), name
+
+
+def test_a_row_that_can_be_told_of_is_told_of_after_flat_ones():
+    flat = torch.randn(2, 4096, generator=torch.Generator().manual_seed(0)) * 0.4
+    peaked = flat.clone()
+    peaked[0, 17] = 12.0
+    settings = [RowSettings(Fixed(0.8), Filters(top_p=0.9), seed=7)] * 2
+    rows = Rows(settings)
+    adaptive.step(flat, rows)
+    assert rows.flat
+    got, expected = shape(peaked, rows), shape(peaked, Rows(settings))
+    assert not rows.flat and len(got.pools) == 2
+    assert torch.equal(got.probabilities, expected.probabilities)

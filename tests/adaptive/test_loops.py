@@ -44,7 +44,7 @@ def lines_of_a_step(copies: int) -> int:
 def test_a_step_runs_the_same_lines_for_any_number_of_rows(copies, monkeypatch):
     """A loop over rows, by a statement or by a comprehension, would run its line once more for each row. The solver's
     rounds are as many as its slowest row needs: the rows are the same, so that they are too."""
-    monkeypatch.setattr(moments, "CHUNK", 1000)
+    monkeypatch.setattr(moments, "CHUNK", 1 << 30)
     monkeypatch.setattr(moments, "_SHARED_OUT", 10**9)
     torch.set_grad_enabled(False)
     try:
