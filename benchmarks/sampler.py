@@ -9,7 +9,7 @@ else the machine does falls on all of them. The table goes to benchmarks/results
 import os
 
 # As the server sets it: threads that wait give the core away soon. To be set before torch is imported.
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 
 import argparse
 import datetime

@@ -14,7 +14,7 @@ from server.sight.log import set_up
 
 # Read when torch is imported. OpenMP's threads spin while they wait; on cores that are shared with anything else, the
 # event loop to begin with, that costs more than it gains. A short spin measured best of both. See gcc's libgomp.
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 

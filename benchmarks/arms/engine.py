@@ -3,7 +3,7 @@
 import os
 
 # As the server sets it; to be set before torch is imported.
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 
 import argparse
 import logging
