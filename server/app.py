@@ -15,9 +15,9 @@ from grpc_reflection.v1alpha import reflection
 from server.access.guard import Guard
 from server.access.reading import Reader
 from server.config import Config
-from server.engine.engine import LocalEngine
 from server.engine.events import Cause, Failed, Finished
 from server.engine.loading import ModelSource, free_memory, load
+from server.engine.local import LocalEngine
 from server.engine.model import Model
 from server.engine.request import GenerationRequest, Stopping
 from server.engine.scheduler import Limits

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from server.engine.detokenizer import TokenBytes
-from server.engine.engine import LocalEngine
 from server.engine.events import Drawn, Event, Failed, Finished
 from server.engine.kv_cache import RowCache
+from server.engine.local import LocalEngine
 from server.engine.model import Model, Piece
 from server.engine.request import GenerationRequest
 from server.engine.scheduler import Limits

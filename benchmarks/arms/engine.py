@@ -18,9 +18,9 @@ import torch
 import adaptive
 from adaptive import Filters, Fixed, Greedy, Policy, TargetEntropy
 from benchmarks.worker import TARGET, TEMPERATURE, TOP_P, Job, Outcome, Watch, work
-from server.engine.engine import LocalEngine
 from server.engine.events import Drawn, Event, Failed, Finished
 from server.engine.loading import ModelSource, load
+from server.engine.local import LocalEngine
 from server.engine.model import Model
 from server.engine.request import GenerationRequest, Stopping
 from server.engine.scheduler import Limits

@@ -129,29 +129,32 @@ class _Rows:
         self._longer: list[Segment] = packed.segments[self._count :]
         self._to = [segment.cache.places(segment.start, segment.start + 1) for segment in self._single]
         self._windows: dict[int | None, list[list[Tensor]]] = {}
+        self._nothing: Tensor | None = None
 
     def attend(self, layer: Layer, qkv: Tensor, heads: int) -> Tensor:
         """Attention of all rows, `[n, heads * dim]`. qkv: `[n, heads and twice the kv heads, dim]`."""
         count, dim = self._count, qkv.shape[-1]
         kv_heads = (qkv.shape[1] - heads) // 2
+        shared = (kv_heads, heads // kv_heads, dim)
         out = []
         if count:
-            queries = qkv[:count, :heads].view(count, 1, kv_heads, -1, dim).unbind(0)
+            queries = qkv[:count, :heads].view(count, 1, *shared).unbind(0)
             fresh = qkv[:count, heads:].view(count, 2, 1, kv_heads, 1, dim).unbind(0)
             seen = self._seen(layer.window)
             for row in range(count):  # each attends over its own exact length: see `attention.attend`
                 self._to[row][layer.number].copy_(fresh[row])
                 keys, values = seen[row][2 * layer.number : 2 * layer.number + 2]
                 out.append(F.scaled_dot_product_attention(queries[row], keys, values, scale=layer.scaling))
-            out = [(torch.cat(out) if count > 1 else out[0]).view(count, -1)]
         for segment in self._longer:
             part = qkv[None, segment.offset : segment.offset + segment.length].transpose(1, 2)
             q, k, v = part.split([heads, kv_heads, kv_heads], 1)
             mixed = attend_segment(layer, self._packed, segment, q, k, v)
-            out.append(mixed[0].transpose(0, 1).reshape(segment.length, -1))
+            out.append(mixed[0].transpose(0, 1).reshape(segment.length, *shared))
         if self._packed.spare:
-            out.append(qkv.new_zeros(self._packed.spare, heads * dim))
-        return torch.cat(out) if len(out) > 1 else out[0]
+            if self._nothing is None:
+                self._nothing = qkv.new_zeros(self._packed.spare, *shared)
+            out.append(self._nothing)
+        return torch.cat(out).view(len(qkv), -1)
 
     def _seen(self, window: int | None) -> list[list[Tensor]]:
         """What each row of one token sees: keys and values of the first layer, of the second, ..."""

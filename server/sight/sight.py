@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 from server.config import Config
-from server.engine.engine import Deliver, Engine, LocalEngine
+from server.engine.engine import Deliver, Engine
+from server.engine.local import LocalEngine
 from server.sight.ledger import Book, Ledger, RequestLog
 from server.sight.metrics import Metrics
 

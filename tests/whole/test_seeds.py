@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from adaptive import Edt, EntropyBand, Filters, Fixed, Greedy, TargetEntropy
-from server.engine.engine import LocalEngine
 from server.engine.events import Drawn, Failed, Finished
 from server.engine.loading import ModelSource, load
+from server.engine.local import LocalEngine
 from server.engine.request import GenerationRequest, Stopping
 from server.engine.scheduler import Limits
 

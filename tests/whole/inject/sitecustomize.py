@@ -38,7 +38,8 @@ def _plan(inner):
 
 
 def _install():
-    while "server.app" not in sys.modules:
+    # Once all of it is imported: two threads that import each other's halves break one another.
+    while not hasattr(sys.modules.get("server.app"), "serve"):
         time.sleep(0.01)
     from server.engine.model import Model
     from server.engine.scheduler import Scheduler
