@@ -50,7 +50,7 @@ def edges_by_bins(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor, 
     width = (_BINS - 1) / depth
     shape = tuple(shifted.shape)
     depths = torch.mul(shifted, -width.to(shifted.dtype), out=scratch("depths", shape, shifted)).clamp_(max=_BINS - 1)
-    bins = scratch("bins", shape, shifted, torch.int32).copy_(depths)
+    bins = scratch("bins", shape, shifted, torch.int16).copy_(depths)
     index = scratch("bins", shape, shifted, torch.int64).copy_(bins)
     precise = scratch("weights", shape, shifted, torch.float64).copy_(weights)
     masses = precise.new_zeros(len(weights), _BINS).scatter_add_(-1, index, precise)
@@ -58,7 +58,8 @@ def edges_by_bins(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor, 
     goal = p * sums[:, -1:]
     place = torch.searchsorted(sums, goal).clamp_(max=_BINS - 1)
     before = (sums - masses).gather(-1, place)
-    places = _places((bins == place.int()).flatten())
+    # Into int16: a result of bool takes eight times longer.
+    places = _places(torch.eq(bins, place.short(), out=scratch("inside", shape, shifted, torch.int16)).flatten())
     row, token = places // vocab, places % vocab
     count = torch.bincount(row, minlength=len(shifted))
     # Each row's bin as a row of its own, as wide as the fullest; what is spare adds nothing.
@@ -75,9 +76,9 @@ def edges_by_bins(shifted: Tensor, weights: Tensor, p: Tensor) -> tuple[Tensor, 
 
 
 def _places(inside: Tensor) -> Tensor:
-    """Where a mask `[n]` is true, which is in few places: eight of them are looked at at a time."""
-    if len(inside) % 8:
-        inside = torch.nn.functional.pad(inside, (0, -len(inside) % 8))
-    eights = inside.view(torch.int64).nonzero()
-    places = (eights * 8 + torch.arange(8)).flatten()
-    return places[inside[places]]
+    """Where int16 `[n]` is not 0, which is in few places: four of them are looked at at a time."""
+    if len(inside) % 4:
+        inside = torch.nn.functional.pad(inside, (0, -len(inside) % 4))
+    fours = inside.view(torch.int64).nonzero()
+    places = (fours * 4 + torch.arange(4)).flatten()
+    return places[inside[places] > 0]

@@ -17,17 +17,16 @@ from adaptive.entropy import LOWEST_LOG_PROBABILITY, Statistics, measure, row_su
 from adaptive.filters import CHAIN, Filters
 from adaptive.info import Columns as InfoColumns
 from adaptive.info import Fault, Report, pack, shown
-from adaptive.moments import Ranked, rank
+from adaptive.moments import Ranked, chunks, rank
 from adaptive.parameters import ParameterError
 from adaptive.policies import Columns, Control, Fixed, Outcome
 from adaptive.policies.base import LARGEST_VOCABULARY
 from adaptive.pool import Pool, Setting, merged, part, pools
 from adaptive.rows import Rows, RowSettings
+from adaptive.scratch import scratch
 
 _LARGEST_INVERSE = 1e12
 """Of a temperature: a lower one changes nothing that a float32 logit can show, and infinity times 0 would be NaN."""
-_TOGETHER = 8
-"""Rows of which a copy is made at a time, on the CPU."""
 _DICE = 0x5851F42D4C957F2D
 """Sets the random numbers of xtc apart from those of the draw."""
 
@@ -233,11 +232,13 @@ def _larger(ranked: Ranked, logit: Tensor) -> Tensor:
         return larger
     if logit.device.type != "cpu":
         return (ranked.logits > logit).sum(-1)
-    beyond = (logit < best[:, -1:])[:, 0].nonzero()[:, 0]
-    for few in beyond.split(_TOGETHER) if len(beyond) else ():
-        # Of floats: torch takes three times longer for a mask of bool.
-        above = ranked.logits[few]
-        larger[few] = torch.gt(above, logit[few], out=above).sum(-1).long()
+    beyond = (logit < best[:, -1:])[:, 0].tolist()
+    for portion in chunks(ranked.logits, len(logit)) if any(beyond) else ():
+        if any(beyond[portion]):
+            # Of floats: torch takes three times longer for a mask of bool.
+            z = ranked.logits[portion]
+            above = torch.gt(z, logit[portion], out=scratch("above", tuple(z.shape), z))
+            larger[portion] = above.sum(-1).long()
     return larger
 
 
