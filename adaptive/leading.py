@@ -14,9 +14,10 @@ def lead(y: Tensor, p: Tensor, best: Tensor, columns: dict[str, Tensor], names: 
     p: softmax(y). best: ids of the most likely tokens in falling order, `[rows, n]`. columns: the filters' parameters
     `[rows]`, NaN where off. names: the filters in use.
     """
-    floor = torch.full_like(y[:, :1], torch.finfo(y.dtype).min)
+    lowest = torch.finfo(y.dtype).min  # what the model itself rules out lies below
+    floor = torch.full_like(y[:, :1], lowest)
     if "top_k" in names:
-        floor = _top_k_floor(y, best, columns["top_k"])
+        floor = _top_k_floor(y, best, columns["top_k"]).clamp_min_(lowest)
     split: list[tuple[int, int]] = []
     if "top_p" in names:
         weights = torch.ge(y, floor, out=out).mul_(p) if "top_k" in names else p

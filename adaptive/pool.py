@@ -171,7 +171,8 @@ def _leading(
     A row whose set goes on beyond the candidates, or may do so, keeps them all. everything: nothing lies beyond.
     """
     edges = rows.edges if setting.columns is rows.filters else find_edges(setting.columns, rows)
-    kept = values >= values.gather(-1, edges.last.clamp(max=values.shape[-1] - 1))
+    last = values.gather(-1, edges.last.clamp(max=values.shape[-1] - 1))
+    kept = values >= last.clamp_min(torch.finfo(values.dtype).min)  # not what the model itself rules out
     beyond = edges.mass
     if setting.control.max_surprisal is not None:
         most = part(setting.control.max_surprisal, rows.quick_index)[:, None]

@@ -91,3 +91,14 @@ def test_a_row_that_can_be_told_of_is_told_of_after_flat_ones():
     got, expected = shape(peaked, rows), shape(peaked, Rows(settings))
     assert not rows.flat and len(got.pools) == 2
     assert torch.equal(got.probabilities, expected.probabilities)
+
+
+@pytest.mark.parametrize("vocab", [8, 5003])
+@pytest.mark.parametrize("filters", [Filters(top_k=7), Filters(top_k=500), Filters(top_p=0.99999), Filters(min_p=1e-9)])
+def test_what_the_model_rules_out_is_never_counted_as_left(vocab, filters):
+    """Where fewer tokens are possible than top_k keeps, the last of those is at -inf."""
+    z = torch.full((2, vocab), -torch.inf)
+    z[:, 1:7] = torch.randn(2, 6, generator=torch.Generator().manual_seed(0)) * 0.1
+    z[1, 7] = 0.0
+    report = adaptive.step(z, Rows([RowSettings(Fixed(0.9), filters)] * 2))[1]
+    assert [info.effective_vocab_size for info, _ in report.records()] == [6, 7]
