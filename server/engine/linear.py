@@ -20,6 +20,19 @@ _MOST_ROWS = {torch.float32: 512, torch.bfloat16: 32}
 _FIXED = 16
 
 
+def padded(count: int) -> int:
+    """The next of a few sizes: 6, 8, multiples of 4 up to 32, of 8 up to 64, of 32.
+
+    oneDNN keeps a compiled product of about 0.4 MB for every number of rows it has met: 430 MB once a server has seen
+    them all. With few sizes it is little, and padding changes no bits. Products of 3 to 6 rows are its fastest: they
+    take 0.75 times the time of one row in float32, 0.85 in bfloat16.
+    """
+    if count <= 6:
+        return 6
+    unit = 4 if count <= 32 else 8 if count <= 64 else 32
+    return -(-count // unit) * unit
+
+
 class PackedLinear(nn.Module):
     """A linear layer with oneDNN-packed weights, which also reads them faster (1.1 to 1.6 times in bf16).
 
@@ -35,7 +48,8 @@ class PackedLinear(nn.Module):
         self.limit = 0
 
     def product(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
-        """`[rows, in] -> [rows, out]` in one call. onto: `[rows, out]`, is added before the result is rounded."""
+        """`[rows, in] -> [rows, out]` in one call. onto: `[rows, out]`, is added before the result is rounded; given
+        for `padded` numbers of rows."""
         if onto is None:
             return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         return torch.ops.mkldnn._linear_pointwise.binary(x, onto, self.packed, self.bias, "add")
@@ -85,14 +99,12 @@ def _probe(layer: PackedLinear, dtype: torch.dtype) -> int:
     nothing = torch.zeros_like(expected)
     limit = 0
     for count in _PROBED:
-        if count > most or not _same(layer, x[:count], nothing[:count], expected[:count]):
+        if count > most or not torch.equal(layer.product(x[:count]), expected[:count]):
+            break
+        if padded(count) == count and not torch.equal(layer.product(x[:count], nothing[:count]), expected[:count]):
             break
         limit = count
     return limit
-
-
-def _same(layer: PackedLinear, x: Tensor, nothing: Tensor, expected: Tensor) -> bool:
-    return torch.equal(layer.product(x), expected) and torch.equal(layer.product(x, nothing), expected)
 
 
 def make_invariant(model: nn.Module) -> str:

@@ -10,24 +10,12 @@ from torch import Tensor
 from server.engine.attention import NAME, Packed, Segment
 from server.engine.kv_cache import RowCache
 from server.engine.lean import Lean
+from server.engine.linear import padded
 
 if TYPE_CHECKING:
     from server.engine.graphs import Graphs
 
 _PROBE_LENGTH = 24
-
-
-def padded(count: int) -> int:
-    """The next of a few sizes: 6, 8, multiples of 4 up to 32, of 8 up to 64, of 32.
-
-    oneDNN keeps a compiled product of about 0.4 MB for every number of rows it has met: 430 MB once a server has seen
-    them all. With few sizes it is little, and padding changes no bits. Products of 3 to 6 rows are its fastest: they
-    take 0.75 times the time of one row in float32, 0.85 in bfloat16.
-    """
-    if count <= 6:
-        return 6
-    unit = 4 if count <= 32 else 8 if count <= 64 else 32
-    return -(-count // unit) * unit
 
 
 @dataclass(frozen=True, slots=True)
