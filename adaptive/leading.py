@@ -14,10 +14,9 @@ def lead(y: Tensor, p: Tensor, best: Tensor, columns: dict[str, Tensor], names: 
     p: softmax(y). best: ids of the most likely tokens in falling order, `[rows, n]`. columns: the filters' parameters
     `[rows]`, NaN where off. names: the filters in use.
     """
-    lowest = torch.finfo(y.dtype).min  # what the model itself rules out lies below
-    floor = torch.full_like(y[:, :1], lowest)
+    floor = torch.full_like(y[:, :1], torch.finfo(y.dtype).min)
     if "top_k" in names:
-        floor = _top_k_floor(y, best, columns["top_k"]).clamp_min_(lowest)
+        floor = _top_k_floor(y, best, columns["top_k"])
     split: list[tuple[int, int]] = []
     if "top_p" in names:
         weights = torch.ge(y, floor, out=out).mul_(p) if "top_k" in names else p
@@ -34,9 +33,11 @@ def lead(y: Tensor, p: Tensor, best: Tensor, columns: dict[str, Tensor], names: 
 
 
 def _top_k_floor(y: Tensor, best: Tensor, k: Tensor) -> Tensor:
-    """The k-th largest of each row, `[rows, 1]`; the lowest number where k is NaN."""
+    """The k-th largest of each row, `[rows, 1]`; the lowest number, above what the model rules out, where k is NaN or
+    fewer are possible."""
     known = k.nan_to_num(1.0).clamp(max=float(best.shape[-1])).long()[:, None]
     floor = y.gather(-1, best.gather(-1, known - 1))
     for row in (k > best.shape[-1]).nonzero()[:, 0].tolist():
         floor[row] = y[row].topk(min(int(k[row]), y.shape[-1])).values[-1]
-    return floor.masked_fill_(k.isnan()[:, None], torch.finfo(y.dtype).min)
+    lowest = torch.finfo(y.dtype).min
+    return floor.masked_fill_(k.isnan()[:, None], lowest).clamp_min_(lowest)

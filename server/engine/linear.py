@@ -79,8 +79,8 @@ class FixedLinear(nn.Module):
         rows = x.reshape(-1, self.in_features)
         pieces = []
         for piece in rows.split(_FIXED):
-            padded = F.pad(piece, (0, 0, 0, _FIXED - len(piece))) if len(piece) < _FIXED else piece
-            pieces.append(F.linear(padded, self.weight, self.bias)[: len(piece)])
+            full = F.pad(piece, (0, 0, 0, _FIXED - len(piece))) if len(piece) < _FIXED else piece
+            pieces.append(F.linear(full, self.weight, self.bias)[: len(piece)])
         out = torch.cat(pieces).view(*x.shape[:-1], self.out_features)
         return out if onto is None else out + onto
 

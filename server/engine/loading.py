@@ -42,7 +42,7 @@ def load(source: ModelSource) -> tuple[Model, Tokenizer]:
     independent of one another. RefusedModel if it cannot be served.
 
     In a thread that ends. OpenMP gives every thread that computes a pool of its own, for as long as that thread lives;
-    and once there are more threads in pools than processors, none spins any longer: it sleeps between operations. The
+    and once there are more threads in pools than processors, they hardly spin, but sleep between operations. The
     pool of a thread that loads and then looks on made a step of the engine's 1.4 times longer.
     """
     loaded: Future[tuple[Model, Tokenizer]] = Future()
@@ -53,7 +53,7 @@ def load(source: ModelSource) -> tuple[Model, Tokenizer]:
         except BaseException as fault:
             loaded.set_exception(fault)
 
-    thread = threading.Thread(target=work, name="loading", daemon=True)
+    thread = threading.Thread(target=work, name="loading", daemon=True)  # an impatient Ctrl-C need not wait for it
     thread.start()
     thread.join()
     return loaded.result()

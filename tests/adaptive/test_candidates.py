@@ -70,14 +70,14 @@ def test_what_flat_rows_are_spared_changes_nothing(temperature, monkeypatch):
     tried = []
     first = pool.quick
     monkeypatch.setattr(pool, "quick", lambda *given: tried.append(given[2]) or first(*given))
-    expected = [shape(z, fresh)]
+    expected = shape(z, fresh)
     assert fresh.flat and len(tried) == 1
     adaptive.step(z, rows)
     got = shape(z, rows)
     assert len(tried) == 2, "it was tried again"
-    assert torch.equal(got.probabilities, expected[0].probabilities)
+    assert torch.equal(got.probabilities, expected.probabilities)
     for name, column in got.figures.items():
-        assert torch.equal(column, expected[0].figures[name]), name
+        assert torch.equal(column, expected.figures[name]), name
 
 
 def test_a_row_that_can_be_told_of_is_told_of_after_flat_ones():
