@@ -90,6 +90,11 @@ class Statistics:
         return self.source.logits if self.index is None else self.source.logits[self.index]
 
     @property
+    def best(self) -> Tensor:
+        """The largest logits in falling order, `[rows, n]`; on a GPU one."""
+        return self._of(self.source.best.values)
+
+    @property
     def vocab_size(self) -> int:
         """Number of tokens of the vocabulary."""
         return self.source.logits.shape[-1]

@@ -32,16 +32,20 @@ class Ranked:
 
     def scaled(self, rows: Tensor | slice, inverse: Tensor, out: Tensor) -> Tensor:
         """(logits - maximum) * inverse of some rows, `[n, vocab]`. inverse: `[n, 1]`, 1 / temperature."""
-        return torch.sub(self.logits[rows], self.best.values[rows, :1], out=out).mul_(inverse)
+        top = self.best.values[rows, :1]
+        if isinstance(rows, slice) or out.dtype != self.logits.dtype:
+            return torch.sub(self.logits[rows], top, out=out).mul_(inverse)
+        return torch.index_select(self.logits, 0, rows, out=out).sub_(top).mul_(inverse)
 
 
 class Moments(NamedTuple):
-    """Of softmax(y), where the largest y is 0; float64 `[rows]`. log_sum: ln of the sum of exp(y). mean, square: the
-    means of y and of y squared; square is that of mean if it was not asked for."""
+    """Of softmax(y), where the largest y is 0; float64 `[rows]`. log_sum: ln of the sum of exp(y). mean, square, cube:
+    the means of y and its powers; of an order that was not asked for, that of the order below."""
 
     log_sum: Tensor
     mean: Tensor
     square: Tensor
+    cube: Tensor
 
     @property
     def entropy(self) -> Tensor:
@@ -52,6 +56,11 @@ class Moments(NamedTuple):
     def varentropy(self) -> Tensor:
         """Nats squared."""
         return (self.square - self.mean.square()).clamp_min_(0.0)
+
+    @property
+    def third(self) -> Tensor:
+        """The third central moment of y."""
+        return self.cube - self.mean * (3.0 * self.square - 2.0 * self.mean.square())
 
 
 def rank(logits: Tensor) -> Ranked:
@@ -160,7 +169,7 @@ def row_nansums(space: Tensor) -> Tensor:
 
 
 def _moments(sums: Tensor) -> Moments:
-    total, mean, *square, top = sums.double().unbind()
+    total, *powers, top = sums.double().unbind()
     # exp(0) = 1 is the largest summand, so its probability is 1 over the sum.
-    mean = mean / total
-    return Moments((total / top).log_(), mean, square[0] / total if square else mean)
+    means = [power / total for power in powers]
+    return Moments((total / top).log_(), *means, *means[-1:] * (3 - len(means)))

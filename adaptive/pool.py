@@ -107,12 +107,9 @@ def quick(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Settin
     index = rows.quick_index
     values, ids = (part(column, index) for column in ranked.best)
     inverse = part(setting.inverse, index)
-    if unchanged is not None and rows.plain:
-        moments = Moments(*(part(column, index) for column in unchanged))
-    else:
-        moments = tempered(ranked, inverse, index)
+    log_sum, entropy = _normalizer(ranked, unchanged, rows, setting)
     y = (values - values[:, :1]).double().mul_(inverse[:, None])
-    logs = y - moments.log_sum[:, None]
+    logs = y - log_sum[:, None]
     weights = logs.exp()
     everything = values.shape[-1] == ranked.logits.shape[-1]
     kept = _leading(values, y, logs, weights, everything, rows, setting)
@@ -142,8 +139,29 @@ def quick(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Settin
     mass = weights.sum(-1)
     final = mass.log() - torch.nansum(weights * logs, -1).div_(mass)  # 0 * -inf is NaN and does not count
     likeliest = (weights.amax(-1) if later else weights[:, 0]) / mass
-    figures = (mass, final, count[:, 0].double(), likeliest, moments.log_sum, moments.entropy)
+    figures = (mass, final, count[:, 0].double(), likeliest, log_sum, entropy)
     return Pool(index, ids, weights, kept, torch.stack(figures)), undecided
+
+
+def _normalizer(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Setting) -> tuple[Tensor, Tensor]:
+    """(ln of the sum of exp(y), entropy) after temperature of the rows of `rows.quick`, from what is known already or
+    a visit to the whole rows."""
+    index, control = rows.quick_index, setting.control
+    inverse = part(setting.inverse, index)
+    if unchanged is not None and rows.plain:
+        return part(unchanged.log_sum, index), part(unchanged.entropy, index)
+    if unchanged is None or control.log_sum is None or control.scaled_entropy is None:
+        moments = tempered(ranked, inverse, index)
+        return moments.log_sum, moments.entropy
+    log_sum, entropy = part(control.log_sum, index), part(control.scaled_entropy, index)
+    places = (log_sum + entropy).isnan().nonzero()[:, 0]
+    if len(places):
+        moments = tempered(ranked, inverse[places], places if index is None else index[places])
+        log_sum, entropy = (
+            log_sum.index_copy(0, places, moments.log_sum),
+            entropy.index_copy(0, places, moments.entropy),
+        )
+    return log_sum, entropy
 
 
 def _hopeless(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Setting) -> bool:

@@ -53,7 +53,7 @@ class Survey:
     def moments(self) -> Moments:
         """At temperature 1."""
         total, mean, square = (self.found[one.value] for one in (survey.TOTAL, survey.MEAN, survey.SQUARE))
-        return Moments(total.log(), mean / total, square / total)
+        return Moments(total.log(), mean / total, square / total, square / total)
 
     def search(
         self,
@@ -63,7 +63,7 @@ class Survey:
         stage: tuple[torch.dtype, float, float, int],
         first: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`adaptive.policies.target_entropy._search` of rows `index` (None: all).
+        """`adaptive.search._search` of rows `index` (None: all).
 
         bounds: (target, bottom, top). columns: (u, saturated, entropy, slope, done). stage: (dtype, near, rest,
         rounds). first: whether entropy and slope at u = 0 are there. Returns (u, saturated, slope, done).

@@ -22,6 +22,8 @@ class Control:
     temperature: above 0; 0 asks for the most likely token. saturated: the wish lay outside the bounds.
     infeasible: no temperature at all could have granted it. top_k, top_p, min_p: in place of the request's own, NaN
     where that holds. max_surprisal: tokens of more surprisal after temperature are dropped before the filters, nats.
+    log_sum, scaled_entropy: what the policy knows already of softmax(logits / temperature), the logsumexp of
+    (logits - maximum) / temperature and the entropy; NaN where it does not.
     """
 
     temperature: Tensor
@@ -31,6 +33,8 @@ class Control:
     top_p: Tensor | None = None
     min_p: Tensor | None = None
     max_surprisal: Tensor | None = None
+    log_sum: Tensor | None = None
+    scaled_entropy: Tensor | None = None
 
 
 @dataclass(slots=True)

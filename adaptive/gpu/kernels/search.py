@@ -30,7 +30,7 @@ def search(
     logits, found, index, targets, bottoms, tops, columns, vocab, rows, near, rest, first, rounds,
     TILE: tl.constexpr, TYPE: tl.constexpr,
 ):  # fmt: skip
-    """`adaptive.policies.target_entropy._search`, of one row: see there.
+    """`adaptive.search._search`, of one row, with steps of Newton: see there.
 
     Grid (members). index: int64, the row of each. columns: float64 `[6, members]`, read and written: u, saturated,
     entropy, slope, done. first: whether entropy and slope at u = 0 are there.
