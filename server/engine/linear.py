@@ -15,26 +15,31 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 _PROBED = (*range(2, 65), 96, 128, 192, 256, 384, 512)
+_FEWEST = 6 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 2
+"""With AVX-512 products of 3 to 6 rows are oneDNN's fastest: they take 0.75 times the time of one row in float32, 0.85
+in bfloat16. With AVX2 two rows are, and six take 1.3 times their time."""
 # In bf16 the products of more than 32 rows differ in a few rows of a hundred: too few to rely on seeing them.
 _MOST_ROWS = {torch.float32: 512, torch.bfloat16: 32}
 _FIXED = 16
 
 
 def padded(count: int) -> int:
-    """The next of a few sizes: 6, 8, multiples of 4 up to 32, of 8 up to 64, of 32.
+    """The next of a few sizes: 2, 4 and 6, or 6 alone where they take no less time; 8, multiples of 4 up to 32, of 8 up
+    to 64, of 32.
 
     oneDNN keeps a compiled product of about 0.4 MB for every number of rows it has met: 430 MB once a server has seen
-    them all. With few sizes it is little, and padding changes no bits. Products of 3 to 6 rows are its fastest: they
-    take 0.75 times the time of one row in float32, 0.85 in bfloat16.
+    them all. With few sizes it is little, and padding changes no bits.
     """
     if count <= 6:
-        return 6
+        return max(_FEWEST, count + count % 2)
     unit = 4 if count <= 32 else 8 if count <= 64 else 32
     return -(-count // unit) * unit
 
 
 class PackedLinear(nn.Module):
     """A linear layer with oneDNN-packed weights, which also reads them faster (1.1 to 1.6 times in bf16).
+
+    Its input may be of a narrower type than its weights: it is widened, and the result rounded to it.
 
     limit: rows up to which a product is invariant. One row alone takes another algorithm, which sums long rows in
     another order; it is computed as two.
@@ -46,6 +51,7 @@ class PackedLinear(nn.Module):
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, _FIXED)
         self.bias = bias
         self.limit = 0
+        self.way = "packed"
 
     def product(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         """`[rows, in] -> [rows, out]` in one call. onto: `[rows, out]`, is added before the result is rounded; given
@@ -55,16 +61,19 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise.binary(x, onto, self.packed, self.bias, "add")
 
     def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
-        rows = x.reshape(-1, self.in_features)
+        rows = x.reshape(-1, self.in_features).to(self.packed.dtype)
+        out = self._rows(rows, None if onto is None else onto.to(self.packed.dtype))
+        return out.to(x.dtype).view(*x.shape[:-1], self.out_features)
+
+    def _rows(self, rows: Tensor, onto: Tensor | None) -> Tensor:
         if len(rows) == 1:
             twice = None if onto is None else onto.expand(2, -1).contiguous()
-            out = self.product(rows.expand(2, -1).contiguous(), twice)[:1]
-        elif len(rows) <= self.limit:
-            out = self.product(rows, onto)
-        else:  # a single row left over is done as two
-            pieces = zip(rows.split(self.limit), _split(onto, self.limit), strict=False)
-            out = torch.cat([self(*piece) for piece in pieces])
-        return out.view(*x.shape[:-1], self.out_features)
+            return self.product(rows.expand(2, -1).contiguous(), twice)[:1]
+        if len(rows) <= self.limit:
+            return self.product(rows, onto)
+        # A single row that is left over is done as two.
+        pieces = zip(rows.split(self.limit), _split(onto, self.limit), strict=False)
+        return torch.cat([self._rows(*piece) for piece in pieces])
 
 
 class FixedLinear(nn.Module):
@@ -74,6 +83,7 @@ class FixedLinear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.weight, self.bias = weight, bias
+        self.way = "fixed"
 
     def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         rows = x.reshape(-1, self.in_features)
@@ -87,6 +97,17 @@ class FixedLinear(nn.Module):
 
 def _split(rows: Tensor | None, size: int) -> Iterable[Tensor | None]:
     return repeat(None) if rows is None else rows.split(size)
+
+
+def _product_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What products of weights of this type are computed in, on this processor.
+
+    Where oneDNN has no products of 16 bits (AVX2), those of sixteen rows take torch five times as long as in float32,
+    and those of one row have other bits. So weights are widened there, which takes twice the memory.
+    """
+    if dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return dtype
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
 def _probe(layer: PackedLinear, dtype: torch.dtype) -> int:
@@ -108,7 +129,8 @@ def _probe(layer: PackedLinear, dtype: torch.dtype) -> int:
 
 
 def make_invariant(model: nn.Module) -> str:
-    """Replace the linear layers of a model on the CPU, in place; in a word, what was done: "packed" or "fixed".
+    """Replace the linear layers of a model on the CPU, in place; in a word, what was done: "packed" (perhaps "in
+    float32"), "fixed", or both.
 
     The weights of a layer are freed as it is replaced, unless something else (a tied embedding) still holds them.
     """
@@ -122,9 +144,9 @@ def make_invariant(model: nn.Module) -> str:
             weight = (weight.T if type(layer) is Conv1D else weight).contiguous()
             bias = None if layer.bias is None else layer.get_parameter("bias").detach()
             replaced = _replacement(weight, bias, probed)
-            ways.add(type(replaced))
+            ways.add(replaced.way)
             setattr(parent, name, replaced)
-    return "packed" if ways == {PackedLinear} else "fixed" if ways == {FixedLinear} else "packed and fixed"
+    return " and ".join(sorted(ways))
 
 
 def _replacement(
@@ -132,12 +154,15 @@ def _replacement(
 ) -> PackedLinear | FixedLinear:
     shape = (*weight.shape, weight.dtype)
     try:
-        layer = PackedLinear(weight, bias)
+        dtype = _product_dtype(weight.dtype)
+        layer = PackedLinear(weight.to(dtype), None if bias is None else bias.to(dtype))
         if shape not in probed:
-            probed[shape] = _probe(layer, weight.dtype)
+            probed[shape] = _probe(layer, dtype)
     except (RuntimeError, AttributeError, NotImplementedError):  # private operators: absent or changed
         probed[shape] = 0
     if probed[shape] < _FIXED:
         return FixedLinear(weight, bias)
     layer.limit = probed[shape]
+    if dtype != weight.dtype:
+        layer.way = f"packed in {str(dtype).removeprefix('torch.')}"
     return layer

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from server.engine import linear
 from server.engine.linear import FixedLinear, make_invariant
 
 SHAPES = [(64, 48), (320, 768), (768, 320), (2048, 768)]
@@ -29,6 +30,24 @@ def test_a_row_has_the_same_bits_among_any_number_of_rows(shape, dtype, bias):
             assert torch.equal(layer(x[:count])[:40], alone[: min(count, 40)])
         assert torch.equal(layer(x[7:40][None])[0], alone[7:40])  # another place, another shape
         assert torch.allclose(layer(x).float(), expected.float(), atol=1e-4 if dtype == torch.float32 else 0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_are_widened_where_the_processor_has_no_products_of_their_type(dtype, monkeypatch):
+    monkeypatch.setattr(linear, "_product_dtype", lambda dtype: torch.float32)
+    torch.manual_seed(0)
+    plain = nn.Linear(320, 96, dtype=dtype)
+    holder = nn.ModuleDict({"layer": plain})
+    x, onto = torch.randn(40, 320, dtype=dtype), torch.randn(40, 96, dtype=dtype)
+    with torch.inference_mode():
+        wide = F.linear(x.float(), plain.weight.float(), plain.bias.float())
+        assert make_invariant(holder) == "packed in float32"
+        layer = holder["layer"]
+        assert layer(x).dtype == dtype
+        assert torch.allclose(layer(x).float(), wide.to(dtype).float(), rtol=0.01, atol=1e-3)
+        assert torch.allclose(layer(x, onto).float(), (wide + onto).to(dtype).float(), rtol=0.01, atol=1e-3)
+        alone = torch.cat([layer(row[None], other[None]) for row, other in zip(x, onto, strict=True)])
+        assert torch.equal(layer(x, onto), alone)
 
 
 def test_the_fallback_is_invariant_too():
