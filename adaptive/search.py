@@ -1,6 +1,5 @@
 """The temperature at which a distribution has a given entropy, in few visits to its row."""
 
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -24,8 +23,8 @@ _QUICK, _PRECISE = _Stage(torch.float32, 1e-7, 1e-7, 12), _Stage(torch.float64, 
 _SMALL_VOCABULARY, _HIGH_TARGET, _TINY_SLOPE, _STEEP_SLOPE = 2048, 5.0, 0.05, 16.0
 """Where float64 costs nothing, where float32 may miss 1e-6 nats, where that would show in the temperature, and where
 the rounding of the logits, were it the same for many, would miss as much."""
-_GRID = 32
-"""Temperatures at which entropy is forecast."""
+_GRID = torch.linspace(0.0, 1.0, 32, dtype=torch.float64)
+"""Between the bounds of u: where entropy is forecast."""
 
 
 class Found(NamedTuple):
@@ -159,7 +158,7 @@ def _forecast(statistics: Statistics, target: Tensor, bottom: Tensor, top: Tenso
     mean_depth = ((last - mean - sum_1) / rest).clamp_min_(1e-3)
     square_depth = (square - last * (2.0 * mean - last) - sum_2) / rest
     rate = mean_depth / (square_depth - mean_depth.square()).clamp_min_(1e-3)
-    u = bottom[:, None] + (top - bottom)[:, None] * _grid(y.device)
+    u = bottom[:, None] + (top - bottom)[:, None] * _GRID
     inverse = (-u).exp_().to(y.dtype)
     weights = (inverse[..., None] * y[:, None]).exp_()
     faster = ((inverse - 1.0 + rate) / rate).clamp_min_(0.05)
@@ -168,12 +167,7 @@ def _forecast(statistics: Statistics, target: Tensor, bottom: Tensor, top: Tenso
     inner = weights.mul_(y[:, None]).sum(-1).add_(mass * (last - mean_depth / faster))
     h = total.log() - inverse * inner / total
     place = (h < target[:, None]).sum(-1, keepdim=True)
-    there = torch.cat([place - 1, place], -1).clamp_(0, _GRID - 1)
+    there = torch.cat([place - 1, place], -1).clamp_(0, len(_GRID) - 1)
     (u0, u1), (h0, h1) = u.gather(-1, there).unbind(-1), h.gather(-1, there).log_().unbind(-1)
     u = u0 + (u1 - u0) * ((target.log() - h0) / (h1 - h0)).nan_to_num_(0.0, 0.0, 0.0)
     return torch.minimum(torch.maximum(u.nan_to_num_(0.0), bottom), top)
-
-
-@cache
-def _grid(device: torch.device) -> Tensor:
-    return torch.linspace(0.0, 1.0, _GRID, dtype=torch.float64, device=device)

@@ -6,12 +6,18 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+_WIDTHS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
+"""What decides how fast products are, the best first."""
+
 
 def processor() -> str:
-    """Model of the machine's processor."""
+    """Model of the machine's processor, and the widest instructions that it has."""
     info = Path("/proc/cpuinfo")
-    names = [text for text in info.read_text().splitlines() if text.startswith("model name")] if info.exists() else []
-    return names[0].split(":")[1].strip() if names else "unknown processor"
+    told = [line.partition(":") for line in info.read_text().splitlines()] if info.exists() else []
+    facts = {name.strip(): value.strip() for name, _, value in told}
+    flags = facts.get("flags", "").split()
+    width = next((name for name in _WIDTHS if name in flags), "no avx2")
+    return f"{facts['model name']} ({width})" if "model name" in facts else "unknown processor"
 
 
 def occasion() -> str:
