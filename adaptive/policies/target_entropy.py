@@ -52,8 +52,12 @@ class TargetEntropy(Policy):
 def _infeasible(statistics: Statistics, target: Tensor, saturated: Tensor) -> Tensor:
     """Where no temperature at all has the target. The ends, neither of which is reached: T -> 0 leaves the ties at the
     top, T -> inf all that is possible."""
-    if saturated.device.type == "cpu" and not bool(saturated.any()):
-        return saturated
+    if saturated.device.type == "cpu" and not bool(saturated.all()):  # whole rows are looked at: of those alone
+        places = saturated.nonzero()[:, 0]
+        if not len(places):
+            return saturated
+        some = _infeasible(statistics.select(places), target[places], saturated[places])
+        return saturated.index_copy(0, places, some)
     least = statistics.ties.double().log()
     most = statistics.possible.double().log()
     return saturated & ((target <= least) | (target >= most))
