@@ -150,7 +150,7 @@ def _normalizer(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: 
     inverse = part(setting.inverse, index)
     if unchanged is not None and rows.plain:
         return part(unchanged.log_sum, index), part(unchanged.entropy, index)
-    if unchanged is None or control.log_sum is None or control.scaled_entropy is None:
+    if control.log_sum is None or control.scaled_entropy is None:
         moments = tempered(ranked, inverse, index)
         return moments.log_sum, moments.entropy
     log_sum, entropy = part(control.log_sum, index), part(control.scaled_entropy, index)

@@ -146,6 +146,8 @@ def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     untouched = z is statistics.logits
     changed = statistics.source if untouched else rank(z)
     control = decide(statistics, rows)
+    if not untouched and control.log_sum is not None:  # what a policy knows is of the original logits
+        control.log_sum = control.log_sum.masked_fill(_touched(rows, masks), torch.nan)
     temperature = control.temperature.double()
     inverse = temperature.reciprocal().clamp_max_(_LARGEST_INVERSE)
     greedy = None
@@ -260,6 +262,19 @@ def _change(statistics: Statistics, rows: Rows, masks: Masks | None) -> tuple[Te
     if masks is not None and masks.ruled_out is not None:
         z = z.index_put(masks.ruled_out, z.new_full((), -torch.inf))  # filled on the device, not copied to it
     return z, mass
+
+
+def _touched(rows: Rows, masks: Masks | None) -> Tensor:
+    """Rows `[rows]` whose logits step 2 may have changed."""
+    touched = torch.zeros_like(rows.seeds, dtype=torch.bool)
+    if rows.bias is not None:
+        touched[rows.bias[0][0]] = True
+    if rows.repetition is not None:
+        touched[rows.repetition.index] = True
+    for mask in () if masks is None else (masks.ruled_out, masks.allowed):
+        if mask is not None:
+            touched[mask[0]] = True
+    return touched
 
 
 def _filter_columns(control: Control, rows: Rows) -> Columns:

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from adaptive import Filters, Fixed, Rows, RowSettings, TargetEntropy, pool, search
-from adaptive.sampler import step
+from adaptive import Filters, Fixed, Penalties, Rows, RowSettings, TargetEntropy, pool, search
+from adaptive.entropy import entropy
+from adaptive.sampler import Masks, step
 from tests.adaptive.cases import control, random_logits
 
 NARROW = Filters(top_k=40, top_p=0.9)
@@ -63,3 +64,30 @@ def test_no_visit_is_made_for_what_is_known(visits):
     assert visits["pool"] == [1]
     alone = [step(z[i : i + 1], Rows([settings[i % 2]]))[1].records()[0] for i in range(3)]
     assert str(together) == str(alone)  # NaN is not equal to itself
+
+
+@pytest.mark.parametrize("others", [{"bias": {7: 3.0}}, {"penalties": Penalties(presence=1.0)}])
+def test_what_others_do_to_their_logits_does_not_show_in_the_bits(others):
+    """Nor is what is known of the original logits taken for what is true of changed ones."""
+    z = random_logits(2, 32_000, 4.0)
+    settings = [RowSettings(TargetEntropy(1.0), NARROW), RowSettings(TargetEntropy(1.0), NARROW, **others)]
+    together = step(z, Rows(settings))[1].records()
+    alone = [step(z[i : i + 1], Rows([settings[i]]))[1].records()[0] for i in range(2)]
+    assert str(together) == str(alone)
+    changed = z[1].double().index_put((torch.tensor(7),), torch.tensor(3.0, dtype=torch.float64), accumulate=True)
+    expected = z[1].double() if "penalties" in others else changed
+    assert together[1][0].scaled_entropy == pytest.approx(
+        entropy(expected / together[1][0].temperature).item(), abs=1e-6
+    )
+
+
+def test_nor_do_masks():
+    z = random_logits(2, 32_000, 4.0)
+    settings = [RowSettings(TargetEntropy(1.0), NARROW)] * 2
+    likeliest = int(z[1].argmax())
+    masks = Masks(ruled_out=(torch.tensor([1]), torch.tensor([likeliest])))
+    together = step(z, Rows(settings), masks)[1].records()
+    assert str(together[0]) == str(step(z[:1], Rows(settings[:1]))[1].records()[0])
+    left = z[1].double()
+    left[likeliest] = -torch.inf
+    assert together[1][0].scaled_entropy == pytest.approx(entropy(left / together[1][0].temperature).item(), abs=1e-6)
