@@ -268,12 +268,12 @@ def _touched(rows: Rows, masks: Masks | None) -> Tensor:
     """Rows `[rows]` whose logits step 2 may have changed."""
     touched = torch.zeros_like(rows.seeds, dtype=torch.bool)
     if rows.bias is not None:
-        touched[rows.bias[0][0]] = True
+        touched.index_fill_(0, rows.bias[0][0], True)
     if rows.repetition is not None:
-        touched[rows.repetition.index] = True
+        touched.index_fill_(0, rows.repetition.index, True)
     for mask in () if masks is None else (masks.ruled_out, masks.allowed):
         if mask is not None:
-            touched[mask[0]] = True
+            touched.index_fill_(0, mask[0], True)
     return touched
 
 
