@@ -51,7 +51,11 @@ class PackedLinear(nn.Module):
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, _FIXED)
         self.bias = bias
         self.limit = 0
-        self.way = "packed"
+
+    @property
+    def way(self) -> str:
+        """How it is done, in a word."""
+        return f"packed in {str(self.packed.dtype).removeprefix('torch.')}"
 
     def product(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         """`[rows, in] -> [rows, out]` in one call. onto: `[rows, out]`, is added before the result is rounded; given
@@ -79,11 +83,12 @@ class PackedLinear(nn.Module):
 class FixedLinear(nn.Module):
     """The fallback without oneDNN packing: products always of exactly 16 rows, padded where need be."""
 
+    way = "fixed"
+
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.weight, self.bias = weight, bias
-        self.way = "fixed"
 
     def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         rows = x.reshape(-1, self.in_features)
@@ -129,8 +134,8 @@ def _probe(layer: PackedLinear, dtype: torch.dtype) -> int:
 
 
 def make_invariant(model: nn.Module) -> str:
-    """Replace the linear layers of a model on the CPU, in place; in a word, what was done: "packed" (perhaps "in
-    float32"), "fixed", or both.
+    """Replace the linear layers of a model on the CPU, in place; in a word, what was done: "packed in" some
+    type, "fixed", or both.
 
     The weights of a layer are freed as it is replaced, unless something else (a tied embedding) still holds them.
     """
@@ -163,6 +168,4 @@ def _replacement(
     if probed[shape] < _FIXED:
         return FixedLinear(weight, bias)
     layer.limit = probed[shape]
-    if dtype != weight.dtype:
-        layer.way = f"packed in {str(dtype).removeprefix('torch.')}"
     return layer
