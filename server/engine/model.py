@@ -10,7 +10,7 @@ from torch import Tensor
 from server.engine.attention import NAME, Packed, Segment
 from server.engine.kv_cache import RowCache
 from server.engine.lean import Lean
-from server.engine.linear import padded
+from server.engine.packed import padded
 
 if TYPE_CHECKING:
     from server.engine.graphs import Graphs

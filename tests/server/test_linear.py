@@ -8,15 +8,19 @@ from transformers.pytorch_utils import Conv1D
 
 from server.engine import linear
 from server.engine.linear import FixedLinear, make_invariant
+from server.engine.packed import ConvolvedLinear, PackedLinear
 
 SHAPES = [(64, 48), (320, 768), (768, 320), (2048, 768)]
+KINDS = [PackedLinear, ConvolvedLinear]
 COUNTS = [1, 2, 3, 7, 13, 14, 15, 16, 17, 31, 33, 64, 100, 257, 600]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_row_has_the_same_bits_among_any_number_of_rows(shape, dtype, bias):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_has_the_same_bits_among_any_number_of_rows(shape, dtype, bias, kind, monkeypatch):
+    monkeypatch.setattr(linear, "_kinds", lambda weights: [kind])
     torch.manual_seed(0)
     plain = nn.Linear(*shape, bias=bias, dtype=dtype)
     holder = nn.ModuleDict({"layer": plain})
@@ -72,8 +76,9 @@ def test_gpt2s_transposed_layers_are_replaced_as_well():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("fixed", [True, False])
-def test_what_a_product_is_added_to_changes_no_row_by_its_company(dtype, fixed):
+@pytest.mark.parametrize("kind", [*KINDS, FixedLinear])
+def test_what_a_product_is_added_to_changes_no_row_by_its_company(dtype, kind, monkeypatch):
+    monkeypatch.setattr(linear, "_kinds", lambda weights: [kind] if kind in KINDS else [])
     torch.manual_seed(0)
     plain = nn.Linear(768, 320, dtype=dtype)
     holder = nn.ModuleDict({"layer": plain})
@@ -81,8 +86,38 @@ def test_what_a_product_is_added_to_changes_no_row_by_its_company(dtype, fixed):
     with torch.inference_mode():
         expected = plain(x).float() + onto
         make_invariant(holder)
-        layer = FixedLinear(plain.weight, plain.bias) if fixed else holder["layer"]
+        layer = holder["layer"]
         alone = torch.cat([layer(row[None], other[None]) for row, other in zip(x, onto, strict=True)])
         for count in (2, 7, 16, 33, 100):
             assert torch.equal(layer(x[:count], onto[:count]), alone[:count])
         assert torch.allclose(alone.float(), expected, atol=1e-4 if dtype == torch.float32 else 0.05)
+
+
+def test_large_layers_are_convolutions_with_avx2_and_alike_ones_are_probed_once(monkeypatch):
+    probed = []
+    probe = PackedLinear.probe
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(PackedLinear, "probe", lambda layer, weight: probed.append(layer) or probe(layer, weight))
+    holder = nn.Sequential(*(nn.Linear(1024, 768, bias=False) for _ in range(2)), nn.Linear(768, 16))
+    x = torch.randn(20, 1024)
+    with torch.inference_mode():
+        expected = [layer(x) for layer in holder[:2]]
+        make_invariant(holder)
+        assert [isinstance(layer, ConvolvedLinear) for layer in holder] == [True, True, False]
+        assert probed == [holder[0], holder[2]]
+        assert all(torch.allclose(layer(x), y, atol=1e-4) for layer, y in zip(holder, expected, strict=False))
+
+
+def test_rows_whose_number_wants_weights_in_another_order_are_several_images(monkeypatch):
+    pack = ConvolvedLinear._pack
+    other = {rows for rows in range(4, 513, 4) if rows not in (4, 8, 16)}
+    monkeypatch.setattr(
+        ConvolvedLinear, "_pack", lambda layer, w, rows: pack(layer, w[:32] if rows in other else w, rows)
+    )
+    weight, x, onto = torch.randn(96, 64), torch.randn(64, 64), torch.randn(64, 96)
+    with torch.inference_mode():
+        layer = ConvolvedLinear(weight, None)
+        layer.probe(weight)
+        assert [layer.images.get(count) for count in (4, 8, 16, 24, 28, 64)] == [1, 1, 1, 3, 7, 4]
+        assert torch.allclose(layer(x[:26], onto[:26]), F.linear(x[:26], weight) + onto[:26], atol=1e-4)
+        assert torch.equal(layer(x[:3]), layer(x)[:3])
