@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from benchmarks.worker import Job, Outcome
 
-VOCAB = {"random": 32_000, "embedded": 4096}
+VOCAB = {"random": 32_000, "0.6B": 151_936, "embedded": 4096}
 
 
 class Case(NamedTuple):

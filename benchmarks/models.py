@@ -1,48 +1,62 @@
-"""The models that are timed: a random Llama of 125 M parameters, made once and always with the same weights, and the
-embedded model. A random model's logits are flat, the worst case for top_p; the embedded one's are a trained model's."""
+"""The models that are timed: a random Llama of 125 M parameters, a random Qwen of 0.6 B with its large vocabulary, each
+made once and always with the same weights, and the embedded model. A random model's logits are flat, the worst case for
+top_p; the embedded one's are a trained model's."""
 
 import os
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast, Qwen3Config
 
 from server.engine.loading import EMBEDDED
 
 FOLDER = Path("build/bench")
-LLAMA = {
-    "vocab_size": 32_000,
-    "hidden_size": 768,
-    "intermediate_size": 2048,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": False,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-    "pad_token_id": 0,
+_IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+RANDOM = {
+    "random": LlamaConfig(
+        vocab_size=32_000,
+        hidden_size=768,
+        intermediate_size=2048,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        num_key_value_heads=4,
+        max_position_embeddings=4096,
+        tie_word_embeddings=False,
+        **_IDS,
+    ),
+    "0.6B": Qwen3Config(
+        vocab_size=151_936,
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        **_IDS,
+    ),
 }
 
 
 def find(name: str) -> Path:
-    """Folder of the model "random" (125 M) or "embedded". The random one is made on first use."""
+    """Folder of the model "random" (125 M), "0.6B" or "embedded". The random ones are made on first use."""
     if name == "embedded":
         return EMBEDDED
     folder = FOLDER / name
     if not folder.exists():
         making = folder.with_name(f"{name}-{os.getpid()}")
-        make(making, LLAMA)
+        make(making, RANDOM[name])
         making.rename(folder)
     return folder
 
 
-def make(folder: Path, settings: dict) -> None:
-    """Write a random Llama, float32, with a tokenizer of as many tokens."""
+def make(folder: Path, config: PreTrainedConfig) -> None:
+    """Write a random model, float32, with a tokenizer of as many tokens or all that it can have."""
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**settings)).save_pretrained(folder)
-    tokenizer(settings["vocab_size"]).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer(config.vocab_size).save_pretrained(folder)
 
 
 def tokenizer(vocab: int) -> PreTrainedTokenizerFast:

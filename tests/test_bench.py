@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from benchmarks import models
 from benchmarks.arm import Arm, ArmFailed
@@ -16,13 +16,18 @@ from benchmarks.report import Report, lines, ratio_lines
 from benchmarks.worker import Outcome
 from server.engine.detokenizer import TokenBytes
 
-SMALL = models.LLAMA | {
-    "vocab_size": 4096,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-}
+SMALL = LlamaConfig(
+    vocab_size=4096,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    max_position_embeddings=4096,
+    bos_token_id=0,
+    eos_token_id=0,
+    pad_token_id=0,
+)
 CASE = Case("embedded", "float32", 3, 8, True, 6)
 
 
@@ -116,5 +121,5 @@ def test_the_model_is_the_same_each_time_and_its_tokens_have_bytes(small, tmp_pa
     assert all(torch.equal(one[name], other[name]) for name in one)
     tokens = AutoTokenizer.from_pretrained(small)
     spell = TokenBytes(tokens)
-    assert len(tokens) == SMALL["vocab_size"]
+    assert len(tokens) == SMALL.vocab_size
     assert b"".join(map(spell, tokens("import os\n")["input_ids"])) == b"import os\n"
