@@ -50,17 +50,18 @@ def draw(weights: Tensor, u: Tensor) -> Tensor:
     Two levels, blocks of 256 and the tokens of one block, so that only one block is summed token by token.
     A token of weight 0 is never drawn.
     """
-    rows, vocab = weights.shape
-    if vocab % _BLOCK:
-        weights = torch.nn.functional.pad(weights, (0, -vocab % _BLOCK))
-    blocks = weights.view(rows, -1, _BLOCK)
-    sums = row_sum(blocks).double()
+    vocab = weights.shape[-1]
+    rest = vocab % _BLOCK
+    sums = row_sum(weights[:, : vocab - rest].unflatten(-1, (vocab // _BLOCK, _BLOCK)))
+    if rest:
+        sums = torch.cat([sums, row_sum(weights[:, vocab - rest :])[:, None]], -1)
+    sums = sums.double()
     edges = sums.cumsum(-1)
     goal = u[:, None] * edges[:, -1:]
     block = first_above(edges, goal)
-    rest = goal - (edges - sums).gather(-1, block)
-    inside = blocks.gather(1, block[..., None].expand(-1, -1, _BLOCK))[:, 0].double()
-    token = block * _BLOCK + first_above(inside.cumsum(-1), rest)
+    places = block * _BLOCK + torch.arange(_BLOCK, device=weights.device)
+    inside = weights.gather(-1, places.clamp(max=vocab - 1)).double().masked_fill_(places >= vocab, 0.0)
+    token = block * _BLOCK + first_above(inside.cumsum(-1), goal - (edges - sums).gather(-1, block))
     return token[:, 0].clamp_(max=vocab - 1)  # a row that is no distribution must not break the others
 
 
