@@ -59,6 +59,8 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise.binary(x, onto, self.packed, self.bias, "add")
 
     def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        if x.dim() == 2 and x.dtype == self.packed.dtype and self._whole(len(x)) == len(x) <= self.limit:
+            return self.product(x, onto)  # beside a product of few rows every other operator takes 3 to 5 us
         rows = x.reshape(-1, self.in_features).to(self.packed.dtype)
         out = self._rows(rows, None if onto is None else onto.to(self.packed.dtype))
         return out.to(x.dtype).view(*x.shape[:-1], self.out_features)
