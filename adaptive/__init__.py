@@ -1,8 +1,6 @@
 """Entropy-aware sampling for language models, in pure torch. Usable without the server."""
 
-from adaptive.entropy import entropy, varentropy
-from adaptive.filters import (
-    Filters,
+from adaptive.apply import (
     apply_epsilon,
     apply_eta,
     apply_min_p,
@@ -15,6 +13,8 @@ from adaptive.filters import (
     apply_typical_p,
     apply_xtc,
 )
+from adaptive.entropy import entropy, varentropy
+from adaptive.filters import Filters
 from adaptive.info import Choice, Fault, Report, SamplingInfo
 from adaptive.parameters import ParameterError
 from adaptive.penalties import History, Penalties

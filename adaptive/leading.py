@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from adaptive.filters import min_p_floor
+from adaptive.kept import min_p_floor
 from adaptive.nucleus import edges_by_bins
 
 

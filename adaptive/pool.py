@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from adaptive.draw import draw, first_above
-from adaptive.filters import CHAIN, FIRST_LEADING, LAST_LEADING, chain, max_surprisal_kept
+from adaptive.filters import CHAIN, FIRST_LEADING, LAST_LEADING, chain
+from adaptive.kept import max_surprisal_kept
 from adaptive.leading import lead
 from adaptive.moments import Moments, Ranked, chunks, join, room, row_nansums, tempered
 from adaptive.policies import Columns, Control

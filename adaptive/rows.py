@@ -9,8 +9,9 @@ from torch import Tensor
 
 from adaptive.candidates import COUNT
 from adaptive.dice import Dice
-from adaptive.filters import CHAIN, FIRST_LEADING, LAST_LEADING, Filters, min_p_floor
+from adaptive.filters import CHAIN, FIRST_LEADING, LAST_LEADING, Filters
 from adaptive.info import shown
+from adaptive.kept import min_p_floor
 from adaptive.penalties import History, Penalties, Repetition
 from adaptive.policies import Columns, Fixed, Policy
 
