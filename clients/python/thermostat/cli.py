@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import random
 import sys
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
-from google.protobuf import json_format
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
 from thermostat import errors, render
 from thermostat.channel import tls
-from thermostat.client import Client, Generation
-from thermostat.events import Event
-from thermostat.flags import PolicyWords, given, prompt_flags, read_prompt, request_flags, score_flags
+from thermostat.client import Client
+from thermostat.compare import compare
+from thermostat.exits import INTERRUPTED, exit_code, tell
+from thermostat.flags import PolicyWords, begin, given, prompt_flags, read_prompt, request_flags, score_flags
+from thermostat.lines import event_line, message_line
 from thermostat.operate import health, top
-from thermostat.request import Prompt
 from thermostat.run import Run
-from thermostat.together import together
-from thermostat.v1.generation_pb2 import GenerateResponse
 from thermostat.v1.model_pb2 import ListPoliciesResponse
 
-_INTERRUPTED = 130
-_EXIT_CODES = {
-    errors.InvalidRequest: 2,
-    errors.ModelNotFound: 2,
-    errors.Unavailable: 3,
-    errors.Overloaded: 3,
-    errors.DeadlineExceeded: 4,
-    errors.ServerFault: 5,
-}
 _EPILOG = """\b
 Examples:
   thermostat generate "def " --policy target_entropy:target_entropy=1.5
@@ -57,10 +42,10 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except errors.ThermostatError as error:
-            _tell(error)
-            ctx.exit(_exit_code(error))
+            tell(error)
+            ctx.exit(exit_code(error))
         except KeyboardInterrupt:
-            ctx.exit(_INTERRUPTED)
+            ctx.exit(INTERRUPTED)
 
 
 @click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -115,7 +100,7 @@ def generate(
       thermostat generate - --json < prompt.txt
     """
     words = read_prompt(prompt, file, token_ids, chat, system)
-    generation = _begin(client, words, {**options, "policy": policy})
+    generation = begin(client, words, {**options, "policy": policy})
     run, out = Run(policy), render.console()
     status, failure = 0, None
     if out.is_terminal and not as_json and isinstance(words, str):
@@ -124,14 +109,14 @@ def generate(
         for event in generation:
             pieces = run.take(event)
             if as_json:
-                click.echo(_json(event))
+                click.echo(event_line(event))
             for piece in [] if as_json else pieces:
                 if out.is_terminal:
                     out.out(render.visible(piece.text), style=render.colour(piece.entropy), end="", highlight=False)
                 else:
                     click.echo(piece.text, nl=False)
     except KeyboardInterrupt:
-        status = _INTERRUPTED
+        status = INTERRUPTED
     except errors.ThermostatError as error:
         run.error = failure = error
     if not as_json:
@@ -165,56 +150,11 @@ def score(
     run, out = Run(options["policy"]), render.console()
     for event in scoring:
         if as_json:
-            click.echo(_json(event))
+            click.echo(event_line(event))
         for piece in [] if as_json else run.take(event):
             out.out(render.visible(piece.text), style=render.colour(piece.entropy), end="", highlight=False)
     if not as_json:
         _sum_up(run, out, show_steps)
-
-
-@main.command(short_help="Continue a prompt under several policies at once.")
-@prompt_flags
-@click.option(
-    "--policy", "policies", type=PolicyWords(), multiple=True, default=("fixed", "entropy_band", "target_entropy"),
-    show_default=True, help="A policy to compare. Repeatable.",
-)  # fmt: skip
-@request_flags
-@click.pass_obj
-def compare(
-    client: Client, /, prompt: str | None, file: Any, token_ids: bool, chat: bool, system: str | None,
-    policies: Sequence[str], show_steps: bool, as_json: bool, seed: int | None, **options: Any,
-) -> None:  # fmt: skip
-    """Continue PROMPT under several policies at once, with the same seed, and compare them.
-
-    \b
-    Example:
-      thermostat compare "def " --policy fixed --policy target_entropy:target_entropy=2 --show-steps
-    """
-    words = read_prompt(prompt, file, token_ids, chat, system)
-    seed = random.getrandbits(32) if seed is None else seed
-    runs = [Run(label) for label in _labels(policies)]
-    generations = [_begin(client, words, {**options, "seed": seed, "policy": policy}) for policy in policies]
-    out = render.console()
-    if not as_json:
-        out.print(Text(f"prompt {words!r} · seed {seed}", style="dim"), soft_wrap=True)
-    try:
-        if as_json:
-            _stream_json(runs, generations)
-        elif out.is_terminal and not out.is_dumb_terminal:
-            _stream_live(runs, generations, words if isinstance(words, str) else "", out)
-        else:
-            _gather(runs, generations)
-        status = 0
-    except KeyboardInterrupt:
-        status = _INTERRUPTED
-    if not as_json:
-        _compare(runs, words if isinstance(words, str) else "", out, show_steps)
-    failed = [run for run in runs if isinstance(run.error, errors.ThermostatError)]
-    for run in failed:
-        _tell(run.error, run.label)  # type: ignore[arg-type]
-    if failed and not status:
-        status = _exit_code(failed[0].error)
-    click.get_current_context().exit(status)
 
 
 @main.command()
@@ -224,7 +164,7 @@ def policies(client: Client, /, as_json: bool) -> None:
     """List the policies, with parameters, units, ranges and defaults, and the presets."""
     found, presets = client.policies(), client.presets()
     if as_json:
-        click.echo(_line(ListPoliciesResponse(policies=found, presets=presets)))
+        click.echo(message_line(ListPoliciesResponse(policies=found, presets=presets)))
         return
     out = render.console()
     out.print(render.policies(found))
@@ -238,7 +178,7 @@ def policies(client: Client, /, as_json: bool) -> None:
 def model(client: Client, /, as_json: bool) -> None:
     """Describe the served model and the server's limits."""
     found = client.model()
-    click.echo(_line(found)) if as_json else render.console().print(render.model(found))
+    click.echo(message_line(found)) if as_json else render.console().print(render.model(found))
 
 
 @main.command()
@@ -255,18 +195,12 @@ def tokens(
         found = client.count_tokens(words, model=model or "", add_generation_prompt=add_generation_prompt)
     except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from None
-    click.echo(_line(found) if as_json else found.token_count)
+    click.echo(message_line(found) if as_json else found.token_count)
 
 
+main.add_command(compare)
 main.add_command(health)
 main.add_command(top)
-
-
-def _begin(client: Client, prompt: Prompt, options: dict[str, Any]) -> Generation:
-    try:
-        return client.generate(prompt, **given(options))
-    except (TypeError, ValueError) as error:  # a number that its field cannot hold
-        raise click.UsageError(str(error)) from None
 
 
 def _sum_up(run: Run, out: Console, show_steps: bool) -> None:
@@ -281,95 +215,6 @@ def _sum_up(run: Run, out: Console, show_steps: bool) -> None:
     if show_steps and run.tokens:
         about.print(render.steps(run, about.width))
     about.print(Text(render.summary(run), style="dim"), soft_wrap=True)
-
-
-def _labels(policies: Sequence[str]) -> list[str]:
-    """The words of each policy, numbered where they come again."""
-    seen: dict[str, int] = {}
-    labels = []
-    for policy in policies:
-        seen[policy] = seen.get(policy, 0) + 1
-        labels.append(policy if seen[policy] == 1 else f"{policy} #{seen[policy]}")
-    return labels
-
-
-def _take(run: Run, event: Event | errors.ThermostatError) -> None:
-    if isinstance(event, errors.ThermostatError):
-        run.error = event
-    else:
-        run.take(event)
-
-
-def _gather(runs: Sequence[Run], generations: Sequence[Generation]) -> None:
-    for place, event in together(generations):
-        _take(runs[place], event)
-
-
-def _stream_json(runs: Sequence[Run], generations: Sequence[Generation]) -> None:
-    for place, event in together(generations):
-        _take(runs[place], event)
-        if not isinstance(event, errors.ThermostatError):
-            click.echo(_json(event, policy=runs[place].label))
-
-
-def _stream_live(runs: Sequence[Run], generations: Sequence[Generation], prompt: str, out: Console) -> None:
-    """Redraw all runs as tokens arrive; the last lines of each, as many as the terminal holds."""
-    most_lines = max(out.height - 6, 4)
-
-    def draw() -> Any:
-        return render.beside(runs, prompt, out, most_lines)
-
-    with Live(get_renderable=draw, console=out, transient=True, refresh_per_second=20):
-        _gather(runs, generations)
-
-
-def _compare(runs: Sequence[Run], prompt: str, out: Console, show_steps: bool) -> None:
-    live = out.is_terminal and not out.is_dumb_terminal
-    if not any(run.started for run in runs):
-        return
-    if live:
-        out.print(render.beside(runs, prompt, out))
-        out.print(render.legend(), "", sep="\n")
-    for run in runs:
-        if not live:
-            click.echo(f"\n== {run.label} ==\n{prompt}{run.text}\n")
-        if show_steps and run.tokens:
-            out.print(render.steps(run, out.width))
-    out.print(render.comparison(runs, out.width, speed=live))
-    if not live:  # what differs from run to run is kept apart from what does not
-        rates = [(run.label, run.tokens_per_second) for run in runs]
-        click.echo("tokens/s: " + ", ".join(f"{label} {rate or 0:.0f}" for label, rate in rates), err=True)
-
-
-def _json(event: Event, **more: str) -> str:
-    """An event in its envelope, as protobuf's JSON with the names of the contract."""
-    kind = type(event).__name__.lower()
-    envelope = GenerateResponse(**{kind: event})
-    return json.dumps({**more, **json_format.MessageToDict(envelope, preserving_proto_field_name=True)})
-
-
-def _line(message: Any) -> str:
-    return json.dumps(json_format.MessageToDict(message, preserving_proto_field_name=True))
-
-
-def _exit_code(error: Exception | None) -> int:
-    return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 1)
-
-
-def _tell(error: errors.ThermostatError, label: str = "") -> None:
-    """One clear line, then every field at fault."""
-    message = error.message
-    if isinstance(error, errors.InvalidRequest) and error.violations:
-        message = "the request is invalid"
-    elif isinstance(error, errors.Unavailable) and not error.reason:
-        server = click.get_current_context().find_root().params["server"]
-        message = f"no answer from the server at {server} ({message})"
-    if error.retry_after is not None:
-        message += f"; try again in {error.retry_after:g} s"
-    if error.incident and error.incident not in message:
-        message += f" (incident {error.incident})"
-    lines: Iterable[str] = (f"  {each.field}: {each.description}" for each in error.violations)
-    click.echo("\n".join([f"Error: {label + ': ' if label else ''}{message}", *lines]), err=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 from google.protobuf.json_format import ParseDict, ParseError
 
+from thermostat.client import Client, Generation
 from thermostat.request import Prompt
 from thermostat.v1.generation_pb2 import Constraint, Resume
 from thermostat.words import parse_policy
@@ -172,3 +173,11 @@ def read_prompt(prompt: str | None, file: Any, token_ids: bool, chat: bool, syst
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None and value != ()}
+
+
+def begin(client: Client, prompt: Prompt, options: dict[str, Any]) -> Generation:
+    """A generation as the flags have it. UsageError for a number that its field cannot hold."""
+    try:
+        return client.generate(prompt, **given(options))
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(str(error)) from None
