@@ -1,8 +1,8 @@
 """Make the embedded model: a tiny language model of Python, from the text that every Python carries.
 
-    python server/embedded/train.py --minutes 80              # corpus, tokenizer, training, export, evaluation
-    python server/embedded/train.py --resume --minutes 15     # train the model that is there for longer
-    python server/embedded/train.py --evaluate                # bits per byte of the model that is there
+    python -m server.embedded.train --minutes 80              # corpus, tokenizer, training, export, evaluation
+    python -m server.embedded.train --resume --minutes 15     # train the model that is there for longer
+    python -m server.embedded.train --evaluate                # bits per byte of the model that is there
 
 The corpus is the standard library of the Python that runs the script. Nothing is downloaded. One module in
 twenty (by the hash of its name) is held out, together with its tests; `--evaluate` scores every byte of those
@@ -11,13 +11,9 @@ modules. Training runs on the CPU, compiled where there is a C++ compiler.
 
 import argparse
 import copy
-import hashlib
 import json
 import math
 import os
-import re
-import shutil
-import sysconfig
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -28,7 +24,9 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
+
+from server.embedded.corpus import Module, standard_library
+from server.embedded.loss import Loss, fastest_loss
 
 HERE = Path(__file__).parent
 END = "<|endoftext|>"
@@ -37,24 +35,9 @@ FORWARD = 2048  # tokens of one forward and backward pass; a step adds up the gr
 SAVE_EVERY = 480.0  # seconds
 # Words keep their underscores and one leading space; a line break keeps the indent that follows it.
 WORDS = r"\n+ *| ?[^\W\d]+|\d{1,3}| ?[^\s\w]+|\s+"
-TABLES = re.compile(
-    r"encodings/(cp|mac_|iso|koi|kz|hp|ptcp|tis|palmos|charmap|big5|gb|johab|euc|shift)|html/entities|_pydecimal_tables"
-    r"|pydoc_data/|stringprep|lib2to3/tests/data|test/bad|badsyntax|test/test_unicode|unicodedata|_sysconfigdata"
-    r"|tokenizedata|keycert|ensurepip/_bundled"
-)
-Tables = tuple[torch.Tensor, torch.Tensor]  # cosines and sines `[length, size]`
-Loss = Callable[[Qwen3ForCausalLM, torch.Tensor, float], torch.Tensor]  # model, batch, dropout
 CHAT_TEMPLATE = (
     "{% for message in messages %}# {{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}# assistant:\n{% endif %}"
-)
-
-
-TEST = re.compile(r"(^|/)(test|tests|idle_test)/")
-# Tests of held-out modules that do not carry the module's name.
-OTHER_TESTS = re.compile(
-    r"^test/(test_httpservers\.py|test_json/|test_warnings/|test_unparse\.py|test_codecs\.py|test_zipimport_support\.py"
-    r"|audiotests\.py|pydocfodder\.py|test_asyncio/test_(futures2?|subprocess)\.py|test_multiprocessing_)|^lib2to3/tests/"
 )
 
 
@@ -89,60 +72,6 @@ FIRST = Phase(
     4e-3, 0.02, 0.6, ((0.5, 512), (0.85, 1024)), tests=(0.55, 0.25), starts=0.0, dropout=0.0, weight_decay=0.1
 )
 NEXT = Phase(1.2e-3, 0.03, 0.97, (), tests=(0.25, 0.2), starts=0.15, dropout=0.1, weight_decay=0.2)
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """One module of the standard library: its path below the library's root, and its source."""
-
-    name: str
-    text: str
-    held_out: bool
-
-    @property
-    def is_test(self) -> bool:
-        """Whether it is a test, or a part of one."""
-        return is_test(self.name)
-
-
-def is_test(name: str) -> bool:
-    """Whether the module of this path is a test, or a part of one."""
-    return bool(TEST.search(name))
-
-
-def held_out_names(names: Iterable[str]) -> frozenset[str]:
-    """One module in twenty by the hash of its name, and the tests that go with those: by their name, or listed."""
-    names = list(names)
-    modules = {n for n in names if not is_test(n) and hashlib.sha256(n.encode()).digest()[0] % 20 == 0}
-    tested = set()
-    for name in modules:
-        parts = name.removesuffix(".py").removesuffix("/__init__").split("/")
-        tested |= {parts[-1].lstrip("_"), "_".join(parts).lstrip("_")}
-
-    def subject(name: str) -> str:
-        return re.sub(r"^_?test_", "", name.rsplit("/", 1)[-1].removesuffix(".py")).lstrip("_")
-
-    tests = {n for n in names if is_test(n) and (subject(n) in tested or OTHER_TESTS.search(n))}
-    return frozenset(modules | tests)
-
-
-def standard_library() -> list[Module]:
-    """All modules of the running Python's standard library that are text rather than tables, sorted by name."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    texts = {}
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root).as_posix()
-        if "site-packages" in name or TABLES.search(name):
-            continue
-        try:
-            text = path.read_text("utf-8")
-        except UnicodeDecodeError:
-            continue
-        digits = sum(character.isdigit() for character in text)
-        if len(text) > 200 and digits < 0.15 * len(text):
-            texts[name] = text
-    held_out = held_out_names(texts)
-    return [Module(name, text, name in held_out) for name, text in texts.items()]
 
 
 def train_tokenizer(texts: Iterator[str], size: int) -> PreTrainedTokenizerFast:
@@ -219,89 +148,6 @@ def token_stream(modules: Iterable[Module], tokenizer: PreTrainedTokenizerFast, 
     np.random.default_rng(seed).shuffle(chosen)
     ids = (tokenizer(m.text)["input_ids"] for m in chosen)
     return np.array([token for module in ids for token in (tokenizer.eos_token_id, *module)], dtype=np.uint16)
-
-
-def rms_norm(values: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """Root-mean-square normalisation of the last dimension, in float32."""
-    values = values.float()
-    return values * torch.rsqrt(values.pow(2).mean(-1, keepdim=True) + epsilon) * weight
-
-
-def rotary(length: int, size: int, base: float) -> Tables:
-    """Cosines and sines of the rotary position embedding, each `[length, size]`."""
-    angles = torch.outer(torch.arange(length).float(), base ** -(torch.arange(0, size, 2).float() / size))
-    angles = torch.cat((angles, angles), -1)
-    return angles.cos(), angles.sin()
-
-
-def turn(heads: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-    """Turn queries or keys `[..., length, size]` by their positions."""
-    left, right = heads.chunk(2, -1)
-    return heads * cosines + torch.cat((-right, left), -1) * sines
-
-
-def attend(layer: Qwen3Attention, hidden: torch.Tensor, tables: Tables, config: Qwen3Config) -> torch.Tensor:
-    """Causal self-attention of bf16 `hidden [rows, length, width]`, before the output projection's residual."""
-    rows, length, _ = hidden.shape
-    size, heads, shared = config.head_dim, config.num_attention_heads, config.num_key_value_heads
-    cosines, sines = tables
-    weights = torch.cat((layer.q_proj.weight, layer.k_proj.weight, layer.v_proj.weight)).to(torch.bfloat16)
-    parts = F.linear(hidden, weights).split((heads * size, shared * size, shared * size), -1)
-    query, key, value = (part.view(rows, length, -1, size).transpose(1, 2) for part in parts)
-    query = turn(rms_norm(query, layer.q_norm.weight, config.rms_norm_eps), cosines, sines).to(torch.bfloat16)
-    key = turn(rms_norm(key, layer.k_norm.weight, config.rms_norm_eps), cosines, sines).to(torch.bfloat16)
-    key, value = (part.repeat_interleave(heads // shared, 1) for part in (key, value))
-    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-    return F.linear(mixed.transpose(1, 2).reshape(rows, length, -1), layer.o_proj.weight.to(torch.bfloat16))
-
-
-def lean_loss(model: Qwen3ForCausalLM, batch: torch.Tensor, tables: Tables, masks: torch.Tensor | None) -> torch.Tensor:
-    """Mean nats per token of `batch [rows, length + 1]`: the stock module's arithmetic, written to be compiled.
-
-    `masks [1 + 2 * layers, rows, length, width]` multiply the embedding and what each half layer adds.
-    """
-    body, config, half = model.model, model.config, torch.bfloat16
-    hidden = F.embedding(batch[:, :-1], body.embed_tokens.weight)
-    hidden = hidden if masks is None else hidden * masks[0]
-    for number, layer in enumerate(body.layers):
-        normed = rms_norm(hidden, layer.input_layernorm.weight, config.rms_norm_eps).to(half)
-        mixed = attend(layer.self_attn, normed, tables, config)
-        hidden = hidden + (mixed if masks is None else mixed * masks[2 * number + 1])
-        normed = rms_norm(hidden, layer.post_attention_layernorm.weight, config.rms_norm_eps).to(half)
-        weights = torch.cat((layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight)).to(half)
-        gate, up = F.linear(normed, weights).chunk(2, -1)
-        mixed = F.linear(F.silu(gate.float()).to(half) * up, layer.mlp.down_proj.weight.to(half))
-        hidden = hidden + (mixed if masks is None else mixed * masks[2 * number + 2])
-    normed = rms_norm(hidden, body.norm.weight, config.rms_norm_eps).to(half)
-    logits = F.linear(normed, body.embed_tokens.weight.to(half))
-    return F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
-
-
-def stock_loss(model: Qwen3ForCausalLM, batch: torch.Tensor, dropout: float) -> torch.Tensor:
-    """Mean nats per token of `batch [rows, length + 1]` by the stock module; it knows no `dropout`."""
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = model(input_ids=batch[:, :-1]).logits
-    return F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
-
-
-def fastest_loss(config: Qwen3Config) -> Loss:
-    """The compiled loss where there is a C++ compiler, otherwise the stock module's."""
-    if not any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++")):
-        return stock_loss
-    compiled = torch.compile(lean_loss, dynamic=False)
-
-    def loss(model: Qwen3ForCausalLM, batch: torch.Tensor, dropout: float) -> torch.Tensor:
-        rows, length = batch.shape[0], batch.shape[1] - 1
-        tables = rotary(length, config.head_dim, config.rope_parameters["rope_theta"])
-        masks = None
-        if dropout:
-            masks = torch.empty(
-                1 + 2 * config.num_hidden_layers, rows, length, config.hidden_size, dtype=torch.bfloat16
-            )
-            masks.bernoulli_(1.0 - dropout).div_(1.0 - dropout)
-        return compiled(model, batch, tables, masks)
-
-    return loss
 
 
 def optimizers(model: Qwen3ForCausalLM, weight_decay: float) -> list[torch.optim.Optimizer]:
