@@ -7,7 +7,14 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
 
 from server.engine.loading import EMBEDDED
 
@@ -41,15 +48,23 @@ RANDOM = {
 
 
 def find(name: str) -> Path:
-    """Folder of the model "random" (125 M), "0.6B" or "embedded". The random ones are made on first use."""
-    if name == "embedded":
-        return EMBEDDED
+    """Folder of the model "random" (125 M), "0.6B" or "embedded", in float32. It is made on first use."""
     folder = FOLDER / name
     if not folder.exists():
         making = folder.with_name(f"{name}-{os.getpid()}")
-        make(making, RANDOM[name])
+        if name == "embedded":
+            copy(EMBEDDED, making)
+        else:
+            make(making, RANDOM[name])
         making.rename(folder)
     return folder
+
+
+def copy(source: Path, folder: Path) -> None:
+    """Write a model again, in float32: beside it others put the forms that they want, and not all of them read
+    bfloat16."""
+    AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
 
 
 def make(folder: Path, config: PreTrainedConfig) -> None:

@@ -50,36 +50,40 @@ def cases(every: bool) -> list[Case]:
     """The cells: all, or those that say most."""
     shapes = [(1, 32), (16, 32)]
     shapes += [(4, 32), (64, 32), (1, 2000)] if every else []
-    return [
+    random = [
         Case("random", dtype, streams, prompt, sampled, 64)
         for dtype in DTYPES
         for streams, prompt in shapes
         for sampled in (False, True)
     ]
+    return [*random, *(Case("embedded", "float32", streams, 32, True, 64) for streams in (1, 16))]
 
 
-def check(arms: Mapping[str, Arm]) -> list[str]:
+def check(arms: Mapping[str, Arm], model: str) -> list[str]:
     """How many of the greedy tokens are ours, in float32; past a stream's first other token texts differ anyhow."""
-    job = Case("random", "float32", 16, 32, False, 32).job(0, "greedy")
+    job = Case(model, "float32", 16, 32, False, 32).job(0, "greedy")
     ours = arms[OURS].run(job)[0].tokens
     others = {name: arm for name, arm in arms.items() if name != OURS}
     shares = {name: 100 * agreement(ours, arm.run(job)[0].tokens) for name, arm in others.items()}
     return [
-        f"* {name} ({arm.about}): {shares[name]:.1f} % of its greedy tokens are ours, up to a stream's first other one"
+        f"* {name} ({arm.about}), {model} model: {shares[name]:.1f} % of its greedy tokens are ours, up to a stream's "
+        "first other one"
         for name, arm in others.items()
     ]
 
 
-def starts(stack: contextlib.ExitStack, wanted: list[str], dtype: str, notes: list[str]) -> dict[str, Arm]:
+def starts(
+    stack: contextlib.ExitStack, wanted: list[str], model: str, dtype: str, notes: list[str]
+) -> dict[str, Arm]:
     """Running arms: ours, Hugging Face, and the peers that are to be had."""
-    arms = {OURS: start("engine", "random", dtype), HUGGING_FACE: start("hugging_face", "random", dtype)}
+    arms = {OURS: start("engine", model, dtype), HUGGING_FACE: start("hugging_face", model, dtype)}
     for arm in arms.values():
         stack.enter_context(arm)
     for name in wanted:
         try:
-            arms[name] = stack.enter_context(PEERS[name].start(models.find("random").absolute(), dtype))
+            arms[name] = stack.enter_context(PEERS[name].start(models.find(model).absolute(), dtype))
         except (Absent, ArmFailed) as reason:
-            notes.append(f"* {name} is absent in {dtype}: {reason}")
+            notes.append(f"* {name} is absent, {model} model in {dtype}: {reason}")
     return arms
 
 
@@ -95,12 +99,12 @@ def main() -> None:
     head = f"{occasion()}, torch {torch.__version__}, {given.turns} turns. Median (middle half) of the turns."
     report = Report(given.out, head, [HUGGING_FACE, *given.peers])
     cells = [case for case in cases(given.all) if not given.streams or case.streams in given.streams]
-    for dtype in DTYPES:
+    for model, dtype in dict.fromkeys(case[:2] for case in cells):
         with contextlib.ExitStack() as stack:
-            arms = starts(stack, given.peers, dtype, report.notes)
-            report.notes.extend(check(arms) if dtype == "float32" else ())
+            arms = starts(stack, given.peers, model, dtype, report.notes)
+            report.notes.extend(check(arms, model) if dtype == "float32" else ())
             print(*report.notes, sep="\n", flush=True)
-            for case in (case for case in cells if case.dtype == dtype):
+            for case in (case for case in cells if case[:2] == (model, dtype)):
                 report.add(case, *compete(case, arms, [OURS], given.turns))
 
 

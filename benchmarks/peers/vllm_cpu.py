@@ -29,7 +29,6 @@ def main() -> None:
             enable_prefix_caching=False,
             skip_tokenizer_init=True,
             max_num_seqs=64,
-            max_model_len=4096,
         )
     )
     done = 0
