@@ -72,9 +72,7 @@ def check(arms: Mapping[str, Arm], model: str) -> list[str]:
     ]
 
 
-def starts(
-    stack: contextlib.ExitStack, wanted: list[str], model: str, dtype: str, notes: list[str]
-) -> dict[str, Arm]:
+def starts(stack: contextlib.ExitStack, wanted: list[str], model: str, dtype: str, notes: list[str]) -> dict[str, Arm]:
     """Running arms: ours, Hugging Face, and the peers that are to be had."""
     arms = {OURS: start("engine", model, dtype), HUGGING_FACE: start("hugging_face", model, dtype)}
     for arm in arms.values():
@@ -92,13 +90,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--all", action="store_true", help="every cell")
+    parser.add_argument("--models", nargs="+", choices=("random", "embedded"), default=["random", "embedded"])
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=[*PEERS])
     parser.add_argument("--streams", type=int, nargs="+", help="only cells of these many")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     head = f"{occasion()}, torch {torch.__version__}, {given.turns} turns. Median (middle half) of the turns."
     report = Report(given.out, head, [HUGGING_FACE, *given.peers])
-    cells = [case for case in cases(given.all) if not given.streams or case.streams in given.streams]
+    cells = [case for case in cases(given.all) if case.model in given.models]
+    cells = [case for case in cells if not given.streams or case.streams in given.streams]
     for model, dtype in dict.fromkeys(case[:2] for case in cells):
         with contextlib.ExitStack() as stack:
             arms = starts(stack, given.peers, model, dtype, report.notes)
