@@ -102,6 +102,8 @@ class PackedLinear(nn.Module):
 
     def _rows(self, rows: Tensor, onto: Tensor | None) -> Tensor:
         count = len(rows)
+        if not count:  # a step may have only parts of prompts, none of which draws
+            return rows.new_empty(0, self.out_features)
         if count > self.limit:
             pieces = zip(rows.split(self.limit), _split(onto, self.limit), strict=False)
             return torch.cat([self._rows(*piece) for piece in pieces])

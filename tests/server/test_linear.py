@@ -33,6 +33,7 @@ def test_a_row_has_the_same_bits_among_any_number_of_rows(shape, dtype, bias, ki
         for count in COUNTS:
             assert torch.equal(layer(x[:count])[:40], alone[: min(count, 40)])
         assert torch.equal(layer(x[7:40][None])[0], alone[7:40])  # another place, another shape
+        assert layer(x[:0]).shape == (0, shape[1])
         assert torch.allclose(layer(x).float(), expected.float(), atol=1e-4 if dtype == torch.float32 else 0.05)
 
 
