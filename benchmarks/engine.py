@@ -40,12 +40,13 @@ def _cells(every: bool) -> list[Case]:
             Case("random", dtype, n, 32, sampled, 64) for dtype in DTYPES for n in (1, 16) for sampled in (False, True)
         ]
         return [*cells, Case("embedded", "float32", 16, 32, True, 64)]
-    short = [(streams, 32) for streams in (1, 4, 16, 64)]
+    shapes = [(streams, 32, 64) for streams in (1, 4, 16, 64)]
+    shapes += [(streams, 2000, 48) for streams in (1, 4)]  # the embedded model's context is 2,048 tokens
     return [
-        Case(model, dtype, streams, prompt, sampled, 64)
+        Case(model, dtype, streams, prompt, sampled, tokens)
         for model in ("random", "embedded")
         for dtype in DTYPES
-        for streams, prompt in (*short, (1, 2000), (4, 2000))
+        for streams, prompt, tokens in shapes
         for sampled in (False, True)
     ]
 

@@ -3,6 +3,7 @@ imports it."""
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 
 
@@ -22,3 +23,6 @@ def interpreting() -> Iterator[None]:
 with interpreting(), contextlib.suppress(ImportError):  # Triton is for Linux alone
     import triton
     import triton.experimental.gluon  # noqa: F401 - else it is first imported when a kernel runs
+
+# A shell's background jobs ignore an interrupt, and so would the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
