@@ -71,11 +71,9 @@ def make_invariant(model: nn.Module) -> str:
             weight = (weight.T if type(layer) is Conv1D else weight).contiguous()
             bias = None if layer.bias is None else layer.get_parameter("bias").detach()
             shape = (*weight.shape, weight.dtype)
-            if shape not in probed:
-                probed[shape] = packed = _packed(weight, bias)
-            else:
-                like = probed[shape]
-                packed = None if like is None else _packed(weight, bias, like)
+            like = probed.get(shape)
+            packed = _packed(weight, bias, like) if like is not None or shape not in probed else None
+            probed.setdefault(shape, packed)
             replaced = FixedLinear(weight, bias) if packed is None else packed
             ways.add(replaced.way)
             setattr(parent, name, replaced)
@@ -84,16 +82,16 @@ def make_invariant(model: nn.Module) -> str:
 
 def _packed(weight: Tensor, bias: Tensor | None, like: PackedLinear | None = None) -> PackedLinear | None:
     """A packed layer, None if it cannot be had. like: one of the same shape, which spares the probe."""
-    try:
-        dtype = _product_dtype(weight.dtype)
-        weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-        if like is not None:
-            return like.again(weight, bias)
-        for kind in _kinds(weight.numel()):
-            layer = kind(weight, bias)
-            layer.probe(weight)
-            if layer.limit >= _FIXED:
-                return layer
-    except (RuntimeError, AttributeError, NotImplementedError):  # private operators: absent or changed
-        pass
+    for kind in _kinds(weight.numel()):
+        try:
+            dtype = _product_dtype(weight.dtype)
+            wide, other = weight.to(dtype), None if bias is None else bias.to(dtype)
+            if like is not None:
+                return like.again(wide, other)
+            layer = kind(wide, other)
+            layer.probe(wide)
+        except (RuntimeError, AttributeError, NotImplementedError):  # private operators: absent or changed
+            continue
+        if layer.limit >= _FIXED:
+            return layer
     return None

@@ -11,7 +11,9 @@ from server.engine.linear import FixedLinear, make_invariant
 from server.engine.packed import ConvolvedLinear, PackedLinear
 
 SHAPES = [(64, 48), (320, 768), (768, 320), (2048, 768)]
-KINDS = [PackedLinear, ConvolvedLinear]
+AVX2 = torch.backends.cpu.get_cpu_capability() == "AVX2"
+KINDS = [PackedLinear, ConvolvedLinear] if AVX2 else [PackedLinear]
+convolving = pytest.mark.skipif(not AVX2, reason="layers are convolutions with AVX2 alone")
 COUNTS = [1, 2, 3, 7, 13, 14, 15, 16, 17, 31, 33, 64, 100, 257, 600]
 
 
@@ -94,10 +96,10 @@ def test_what_a_product_is_added_to_changes_no_row_by_its_company(dtype, kind, m
         assert torch.allclose(alone.float(), expected, atol=1e-4 if dtype == torch.float32 else 0.05)
 
 
+@convolving
 def test_large_layers_are_convolutions_with_avx2_and_alike_ones_are_probed_once(monkeypatch):
     probed = []
     probe = PackedLinear.probe
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.setattr(PackedLinear, "probe", lambda layer, weight: probed.append(layer) or probe(layer, weight))
     holder = nn.Sequential(*(nn.Linear(1024, 768, bias=False) for _ in range(2)), nn.Linear(768, 16))
     x = torch.randn(20, 1024)
@@ -109,6 +111,15 @@ def test_large_layers_are_convolutions_with_avx2_and_alike_ones_are_probed_once(
         assert all(torch.allclose(layer(x), y, atol=1e-4) for layer, y in zip(holder, expected, strict=False))
 
 
+@convolving
+def test_a_layer_that_cannot_be_a_convolution_is_a_product(monkeypatch):
+    monkeypatch.setattr(ConvolvedLinear, "_tried", lambda layer, most, weight: torch.ops.mkldnn.no_such_operator)
+    holder = nn.Sequential(nn.Linear(1024, 768))
+    make_invariant(holder)
+    assert type(holder[0]) is PackedLinear
+
+
+@convolving
 def test_rows_whose_number_wants_weights_in_another_order_are_several_images(monkeypatch):
     pack = ConvolvedLinear._pack
     other = {rows for rows in range(4, 513, 4) if rows not in (4, 8, 16)}

@@ -48,7 +48,7 @@ def compare(
         out.print(Text(f"prompt {words!r} · seed {seed}", style="dim"), soft_wrap=True)
     try:
         if as_json:
-            _streamevent_line(runs, generations)
+            _stream_json(runs, generations)
         elif out.is_terminal and not out.is_dumb_terminal:
             _stream_live(runs, generations, words if isinstance(words, str) else "", out)
         else:
@@ -88,7 +88,7 @@ def _gather(runs: Sequence[Run], generations: Sequence[Generation]) -> None:
         _take(runs[place], event)
 
 
-def _streamevent_line(runs: Sequence[Run], generations: Sequence[Generation]) -> None:
+def _stream_json(runs: Sequence[Run], generations: Sequence[Generation]) -> None:
     for place, event in together(generations):
         _take(runs[place], event)
         if not isinstance(event, errors.ThermostatError):
