@@ -8,5 +8,6 @@ from tests.conftest import interpreting
 with interpreting():
     from adaptive.gpu import fused, replay
     from server.engine import decode, graphs
+    from server.engine import fused as fused_step
 
-__all__ = ["decode", "fused", "graphs", "replay"]
+__all__ = ["decode", "fused", "fused_step", "graphs", "replay"]

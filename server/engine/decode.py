@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import triton
@@ -11,40 +12,60 @@ from server.engine import kernels
 from server.engine.attention import Layer
 from server.engine.kv_cache import RowCache
 
-_KEYS = 64
-"""Keys that are worked on at a time."""
+_KEYS = 32
+"""Keys that are worked on at a time: with 64 a program takes so many registers that few run side by side."""
+_WORTH = 256
+"""Keys that are worth a program of their own: to put parts together takes as long as a few hundred."""
 _PROGRAMS = 256
 """About as many programs as keep every processor of a large GPU busy with reading."""
+_MOST_PARTS = 32
+_MOST_HEADS = 256
 _LEAST = 16
 """The smallest side of a product on tensor cores."""
+
+
+class Turn(NamedTuple):
+    """What is done with queries and keys before they meet. cosines, sines: `[context, dim]`, of every position; norms:
+    the weights of their RMS norms `[dim]`, if there are any."""
+
+    cosines: Tensor
+    sines: Tensor
+    norms: tuple[Tensor, Tensor] | None
+    epsilon: float
 
 
 @dataclass(slots=True)
 class Table:
     """Where the KV memory of rows is, and how much of it is used, on the device.
 
-    addresses: int64 `[2, layers, rows]`, of keys and of values. capacities, lengths: int32 `[rows]`; the length of a
-    row counts the token that is being computed. positions: int64 `[rows]`, of that token. moving: int32 `[rows]`, 1, or
-    0 for rows that nobody needs, which stay where they are.
+    addresses: int64 `[2, layers, rows]`, of keys and of values. capacities: int32 `[rows]`. places: int32 `[2, rows]`,
+    the length of each row, which counts the token that is being computed, and that token's position. moving: int32
+    `[rows]`, 1, or 0 for rows that nobody needs, which stay where they are. counts: int32, all 0 between kernels.
     """
 
     addresses: Tensor
     capacities: Tensor
-    lengths: Tensor
+    places: Tensor
     moving: Tensor
-    positions: Tensor
+    counts: Tensor
 
     @staticmethod
     def empty(layers: int, rows: int, device: torch.device) -> "Table":
         """A table to be filled."""
-        capacities, lengths, moving = torch.zeros(3, rows, dtype=torch.int32, device=device)
-        places = torch.zeros(2 * layers + 1, rows, dtype=torch.int64, device=device)
-        return Table(places[:-1].view(2, layers, rows), capacities, lengths, moving, places[-1])
+        capacities, moving, *places = torch.zeros(4, rows, dtype=torch.int32, device=device)
+        addresses = torch.zeros(2, layers, rows, dtype=torch.int64, device=device)
+        counts = torch.zeros(rows * _MOST_HEADS, dtype=torch.int32, device=device)
+        return Table(addresses, capacities, torch.stack(places), moving, counts)
 
     def first(self, rows: int) -> "Table":
         """Its first rows, as views."""
-        columns = (self.capacities, self.lengths, self.moving, self.positions)
-        return Table(self.addresses[:, :, :rows], *(column[:rows] for column in columns))
+        places = self.places[:, :rows]
+        return Table(self.addresses[:, :, :rows], self.capacities[:rows], places, self.moving[:rows], self.counts)
+
+    @property
+    def positions(self) -> Tensor:
+        """Of the tokens that are being computed, int32 `[rows]`."""
+        return self.places[1]
 
     def fill(self, caches: Sequence[RowCache], starts: Sequence[int], moving: int) -> None:
         """Take in all rows: their memory, the positions of their new tokens, and how many of them, the first, move on.
@@ -55,16 +76,14 @@ class Table:
         sizes = torch.tensor([[cache.capacity for cache in caches], [start + 1 for start in starts]])
         self.addresses.copy_(addresses)
         self.capacities.copy_(sizes[0])
-        self.lengths.copy_(sizes[1])
-        self.positions.copy_(sizes[1] - 1)
+        self.places.copy_(torch.stack([sizes[1], sizes[1] - 1]))
         self.moving.copy_(torch.arange(len(caches)) < moving)
 
     def advance(self) -> None:
         """Every row that moves is one token further."""
-        self.lengths.add_(self.moving)
-        self.positions.add_(self.moving)
+        self.places.add_(self.moving)
 
-    def attend(self, layer: Layer, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, layer: Layer, query: Tensor, key: Tensor, value: Tensor, turn: Turn | None = None) -> Tensor:
         """Attention of the new tokens: query `[1, heads, rows, dim]` to `[1, rows, heads, dim]`; stores key and value,
         `[1, kv_heads, rows, dim]`."""
         _, heads, rows, dim = query.shape
@@ -74,21 +93,19 @@ class Table:
         sizes |= {f"{name}_2": max(_LEAST, triton.next_power_of_2(size)) for name, size in sizes.items()}
         # A head's numbers must lie side by side; mostly they do.
         query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
-        where = (*self.addresses[:, layer.number], self.capacities, self.lengths)
-        strides = (key.stride(2), key.stride(1), value.stride(2), value.stride(1))
-        kernels.store[(rows, kv_heads)](key, value, *where, *strides, **sizes)
-        splits = max(1, min(_PROGRAMS // (rows * kv_heads), 64))
-        partial = query.new_empty(rows, heads, splits, sizes["VALUE_DIM_2"], dtype=torch.float32)
-        sums = partial.new_empty(rows, heads, splits, 2)
-        kernels.attend[(rows, kv_heads, splits)](
-            query, *where, partial, sums, query.stride(2), query.stride(1),
-            dim**-0.5 if layer.scaling is None else layer.scaling, layer.softcap or 1.0, layer.window or 0, splits,
-            GROUP=group, GROUP_2=max(_LEAST, triton.next_power_of_2(group)), KEYS=_KEYS,
-            CAPPED=layer.softcap is not None, **sizes,
-        )  # fmt: skip
+        strides = [x.stride(side) for x in (query, key, value) for side in (2, 1)]
+        parts = triton.next_power_of_2(max(1, min(_PROGRAMS // (rows * kv_heads), _MOST_PARTS)))
+        partial = query.new_empty(rows, heads, parts, sizes["VALUE_DIM_2"], dtype=torch.float32)
+        sums = partial.new_empty(rows, heads, parts, 2)
         out = query.new_empty(rows, heads, value_dim)
-        kernels.combine[(rows, heads)](
-            partial, sums, out, splits, SPLITS_2=triton.next_power_of_2(splits), VALUE_DIM=value_dim,
-            VALUE_DIM_2=sizes["VALUE_DIM_2"],
+        cosines, sines, norms, epsilon = turn or (query, query, None, 0.0)
+        chained = turn is not None and kernels.chained(query.device)
+        kernels.attend[(rows, kv_heads, parts)](
+            query, key, value, *self.addresses[:, layer.number], self.capacities, self.places, cosines, sines,
+            *(norms or (query, query)), partial, sums, self.counts, out, *strides,
+            dim**-0.5 if layer.scaling is None else layer.scaling, layer.softcap or 1.0, layer.window or 0, epsilon,
+            GROUP=group, GROUP_2=max(_LEAST, triton.next_power_of_2(group)), KEYS=_KEYS, LEAST=_WORTH, PARTS=parts,
+            CAPPED=layer.softcap is not None, NORMED=norms is not None, TURNED=turn is not None,
+            CHAINED=chained, **sizes, **({"launch_pdl": True} if chained else {}),
         )  # fmt: skip
         return out[None]

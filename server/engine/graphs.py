@@ -14,6 +14,7 @@ from torch import Tensor
 
 from server.engine.attention import Packed
 from server.engine.decode import Table
+from server.engine.fused import Fused, fusible
 from server.engine.kv_cache import RowCache
 from server.engine.model import Model, Piece
 
@@ -26,11 +27,18 @@ _log = logging.getLogger(__name__)
 def build(model: Model) -> "Graphs | None":
     """Graphs of a model on a GPU, seen to give what it gives without. None if they cannot be had or are wrong; then the
     log says why, and decode steps go the way of all others."""
+    graphs = None
+    if fusible(model.network):
+        graphs = _checked(model, lambda: Fused(model.network, model.context_length), "fused kernels")
+    return graphs or _checked(model, lambda: None, "CUDA graphs")
+
+
+def _checked(model: Model, way: Callable[[], Fused | None], what: str) -> "Graphs | None":
     try:
-        graphs = Graphs(model, Recorder(), SIZES)
+        graphs = Graphs(model, Recorder(), SIZES, way())
         graphs.check()
     except Exception as fault:  # capture meets whatever a model does, and each of it means that it cannot be captured
-        _log.warning("decode steps go without CUDA graphs: %s: %s", type(fault).__name__, fault)
+        _log.warning("decode steps go without %s: %s: %s", what, type(fault).__name__, fault)
         return None
     return graphs
 
@@ -61,11 +69,13 @@ class Recorder:
 
 
 class Graphs:
-    """The decode steps of a model. record: as `Recorder`."""
+    """The decode steps of a model. record: as `Recorder`. way: in place of the model's own forward."""
 
-    def __init__(self, model: Model, record: Callable[[Run], Run], sizes: Sequence[int]) -> None:
+    def __init__(
+        self, model: Model, record: Callable[[Run], Run], sizes: Sequence[int], way: Fused | None = None
+    ) -> None:
         self.most = max(sizes)
-        self._model = model
+        self._model, self._way = model, way
         self._spare = model.cache(1)
         nothing = torch.zeros(0, dtype=torch.int64, device=model.device)
         model.forward([Piece(self._spare, 0, (0,))], nothing)
@@ -90,14 +100,18 @@ class Graphs:
     def _run(self, size: int) -> Tensor:
         """The step of `size` rows, all of whose tensors are where they were at the capture."""
         table = self._table.first(size)
-        out = self._model.network(
-            input_ids=self._tokens[None, :size],
-            position_ids=table.positions[None],
-            use_cache=False,
-            packed=Packed([], table=table),
-        )
+        if self._way is not None:
+            logits = self._way.forward(self._tokens[:size], table)
+        else:
+            out = self._model.network(
+                input_ids=self._tokens[None, :size],
+                position_ids=table.positions[None],
+                use_cache=False,
+                packed=Packed([], table=table),
+            )
+            logits = out.logits[0]
         table.advance()
-        return out.logits[0]
+        return logits
 
     def _place(self, caches: Sequence[RowCache], starts: Sequence[int]) -> None:
         """See that the table has these rows. It goes on by itself, without the host, while nobody joins or leaves."""

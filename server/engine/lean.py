@@ -20,9 +20,19 @@ _FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen
 
 def lean(network: Any) -> "Lean | None":
     """A lean forward of this network, which gives its weights away layer by layer; None if it is of another shape."""
-    if type(network).__name__ not in _FAMILIES or not type(network).__module__.startswith("transformers.models."):
-        return None
-    return Lean(network)
+    return Lean(network) if llama_shaped(network) else None
+
+
+def llama_shaped(network: Any) -> bool:
+    """Whether it is one of transformers' decoders of RMS norms, rotary attention and a gated MLP."""
+    return type(network).__name__ in _FAMILIES and type(network).__module__.startswith("transformers.models.")
+
+
+def window_of(attention: Any) -> int | None:
+    """The sliding window of a layer of one of them, in tokens."""
+    # Mistral's layers have it in their config; Llama's never look at one that is there.
+    window = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
+    return None if type(attention).__name__ == "LlamaAttention" else window
 
 
 class Lean(nn.Module):
@@ -78,14 +88,11 @@ class LeanLayer(nn.Module):
         attention, mlp = layer.self_attn, layer.mlp
         self.dim: int = attention.head_dim
         self.heads, self.kv_heads = (p.out_features // self.dim for p in (attention.q_proj, attention.k_proj))
-        # Mistral's layers have it in their config; Llama's never look at one that is there.
-        window = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
-        window = None if type(attention).__name__ == "LlamaAttention" else window
-        self.shape = Layer(number, attention.scaling, window, None)
+        self.shape = Layer(number, attention.scaling, window_of(attention), None)
         self.before, self.between = Norm(layer.input_layernorm), Norm(layer.post_attention_layernorm)
-        self.qkv = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.qkv = joined(attention.q_proj, attention.k_proj, attention.v_proj)
         self.out = attention.o_proj
-        self.gate_up = _joined(mlp.gate_proj, mlp.up_proj)
+        self.gate_up = joined(mlp.gate_proj, mlp.up_proj)
         self.down, self.activation = mlp.down_proj, mlp.act_fn
         self.head_norms = [Norm(attention.q_norm), Norm(attention.k_norm)] if hasattr(attention, "q_norm") else None
 
@@ -166,10 +173,10 @@ class _Rows:
         return self._windows[window]
 
 
-def _joined(*layers: nn.Linear) -> nn.Linear:
+def joined(*layers: nn.Linear) -> nn.Linear:
     """Layers on the same input as one."""
-    joined = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers), bias=False, device="meta")
-    joined.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]), requires_grad=False)
+    whole = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers), bias=False, device="meta")
+    whole.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]), requires_grad=False)
     if layers[0].bias is not None:
-        joined.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]), requires_grad=False)
-    return joined
+        whole.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]), requires_grad=False)
+    return whole

@@ -56,6 +56,7 @@ def both(heads: int, kv_heads: int, dim: int, value_dim: int, dtype: torch.dtype
 )
 def test_ragged_rows_attend_as_each_alone(monkeypatch, options, splits):
     monkeypatch.setattr(decode, "_PROGRAMS", splits * 8)
+    monkeypatch.setattr(decode, "_WORTH", 32)
     got, expected = both(6, 2, 20, 24, **options)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
@@ -72,7 +73,7 @@ def test_a_table_goes_on_by_itself():
     cache.write(0, 0, torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 3, 4))
     table.first(2).fill([cache, cache], [3, 3], 1)
     table.advance()
-    assert table.lengths.tolist() == [5, 4, 0, 0] and table.positions[0] == 4 and table.capacities[0] == 8
+    assert table.places.tolist() == [[5, 4, 0, 0], [4, 3, 0, 0]] and table.capacities[0] == 8
     assert table.addresses[:, 0, 0].tolist() == list(cache.addresses[0])
 
 
@@ -81,14 +82,22 @@ def test_the_kernels_compile_for_an_h100(tmp_path: Path):
         """
 from server.engine import kernels
 
-sizes = dict(DIM=128, VALUE_DIM=128, DIM_2=128, VALUE_DIM_2=128, KEYS=64, GROUP=4, GROUP_2=16, SPLITS_2=8)
-kinds = dict.fromkeys(["queries", "keys", "values", "out"], "*bf16") | dict.fromkeys(["partial", "sums"], "*fp32")
-kinds |= dict.fromkeys(["key_at", "value_at"], "*i64") | dict.fromkeys(["capacities", "lengths"], "*i32")
-kinds |= dict(scale="fp32", cap="fp32")
-for kernel in (kernels.store, kernels.attend, kernels.combine):
-    assert compiled(kernel, sizes | {"CAPPED": False}, kinds, "i32")
-    # Triton takes a 1 for a constant.
-    assert compiled(kernel, sizes | {"CAPPED": True, "splits": 1, "SPLITS_2": 1}, kinds, "i32")
+halves = ["queries", "keys", "values", "cosines", "sines", "query_norm", "key_norm", "x", "norm", "weight", "bias"]
+kinds = dict.fromkeys([*halves, "both", "out"], "*bf16") | dict.fromkeys(["partial", "sums"], "*fp32")
+kinds |= dict.fromkeys(["key_at", "value_at"], "*i64") | dict.fromkeys(["capacities", "lengths", "counts"], "*i32")
+kinds |= dict.fromkeys(["scale", "cap", "epsilon"], "fp32")
+sizes = dict(DIM=128, VALUE_DIM=128, DIM_2=128, VALUE_DIM_2=128, KEYS=32, LEAST=256, GROUP=4, GROUP_2=16, PARTS=8)
+for turned in (False, True):
+    for normed in (False, turned):
+        how = dict(CAPPED=not turned, NORMED=normed, TURNED=turned, CHAINED=turned)
+        assert compiled(kernels.attend, sizes | how, kinds, "i32")
+assert compiled(kernels.attend, sizes | how | {"PARTS": 1}, kinds, "i32")
+tiles = dict(CHAINED=True, HEIGHT=4, WIDTH=1024, STAGES=3)
+for normed, gated, biased in ((True, False, True), (True, True, False), (False, False, False)):
+    how = dict(NORMED=normed, GATED=gated, ADDED=not normed, BIASED=biased)
+    assert compiled(kernels.product, tiles | how, kinds, "i32")
+assert compiled(kernels.normed, {"WIDTH": 1024}, kinds, "i32")
+assert compiled(kernels.gated, {"WIDTH": 1024}, kinds, "i32")
 """,
         tmp_path,
     )
