@@ -226,6 +226,8 @@ SAMPLER_HEAD = [
 
 def measure(device: torch.device, shapes: tuple[Shape, ...], steps: int, out: list[str]) -> None:
     """Add all lines to `out` as they come, and print them."""
+    from benchmarks import attention  # Triton is where a GPU is
+    from server.engine import graphs
 
     def tell(*lines: str) -> None:
         out.extend(lines)
@@ -239,10 +241,11 @@ def measure(device: torch.device, shapes: tuple[Shape, ...], steps: int, out: li
     )  # fmt: skip
     for spread in (4.0, 1.0):
         tell(sampler_line(device, 64, 128_256, spread, speed, 50))
+    tell("", *attention.HEAD)
+    for rows, length in ((1, 256), (1, 2048), (64, 256), (64, 2048)):
+        tell(attention.line(device, torch.bfloat16, rows, length, speed, 20))
     tell("", *MODELS_HEAD)
     for shape in shapes:
-        from server.engine import graphs  # Triton is where a GPU is
-
         model = make(shape, device, torch.bfloat16)
         model.graphs = graphs.build(model)
         if model.graphs is None:

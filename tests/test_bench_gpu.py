@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from adaptive.gpu import accelerator
-from benchmarks import gpu
 from tests.interpreted import fused
+
+from benchmarks import attention, gpu  # isort: skip  # after the kernels, which it would define for a compiler
 
 CPU = torch.device("cpu")
 TINY = gpu.Shape(
@@ -71,11 +72,15 @@ def test_the_sampler_is_checked_against_plain_torch(monkeypatch):
         gpu.check_sampler(logits, CPU)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of infinities in the interpreter
 def test_lines_have_as_many_cells_as_their_heads():
     with torch.inference_mode():
         model = gpu.make(TINY, CPU, torch.float32)
         lines = gpu.model_lines(model, TINY, (1, 2), 2, 1e9)
         sampler = gpu.sampler_line(CPU, 2, 300, 4.0, gpu.bandwidth(CPU, 1 << 16), 1)
+        beside = attention.line(CPU, torch.float32, 2, 40, 1e9, 1)
     assert {line.count("|") for line in [*lines, *gpu.MODELS_HEAD]} == {8}
+    # FlexAttention is asked on a GPU alone.
+    assert beside.count("|") + 1 == attention.HEAD[0].count("|")
     assert {line.count("|") for line in [sampler, *gpu.SAMPLER_HEAD]} == {9}
     assert "| 50% |" in lines[0]
