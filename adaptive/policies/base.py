@@ -76,6 +76,10 @@ class Policy(Declared):
     """Whether its control sets max_surprisal."""
     sometimes_greedy: ClassVar[bool] = False
     """Whether its control may give temperature 0."""
+    sound: ClassVar[bool] = False
+    """Whether the temperature of its control need not be looked at: it is above 0, or NaN."""
+    seeks: ClassVar[bool] = False
+    """Whether its control looks for a temperature by its entropy."""
 
     @classmethod
     def summary(cls) -> str:

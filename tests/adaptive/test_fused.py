@@ -19,6 +19,7 @@ from adaptive import (
 )
 from adaptive.draw import uniform
 from adaptive.gpu import accelerator
+from adaptive.moments import rank_and_measure as moments_on_cpu
 from adaptive.penalties import History
 from tests.compiled import assert_compile
 from tests.interpreted import fused
@@ -42,7 +43,7 @@ SPREADS = {"flat": 0.3, "peaked": 4.0}
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Blocks and tiles so small that a row has many of them."""
-    for name, value in {"BLOCK": 16, "KEEP": 5, "TILE": 128}.items():
+    for name, value in {"BLOCK": 16, "KEEP": 8, "TILE": 128}.items():
         monkeypatch.setattr(fused, name, value)
 
 
@@ -171,7 +172,7 @@ def test_draws_follow_the_distribution_that_is_reported():
     ranked = fused.rank(logits)
     rows = Rows([RowSettings(filters=Filters(top_p=0.99))] * 20)
     one = torch.ones(20, dtype=torch.float64)
-    setting = fused.Setting(fused.Control(one), one, rows.filters, None, None)
+    setting = fused.Setting(fused.Control(one), rows.filters)
     pool = ranked.survey.pool(rows, setting)
     drawn = pool.draw((torch.arange(20, dtype=torch.float64) + 0.5) / 20)
     assert drawn.bincount(minlength=60)[[10, 20, 50]].tolist() == [4, 10, 6]
@@ -190,7 +191,7 @@ def test_the_kernels_are_checked_before_they_are_used_and_a_failure_is_told(monk
     monkeypatch.setattr(fused, "TILE", 4096)
     monkeypatch.setattr(fused, "BLOCK", 256)
     fused.check(torch.device("cpu"))
-    monkeypatch.setattr(fused, "moments_on_cpu", lambda logits: fused.rank_and_measure(logits + logits.abs()))
+    monkeypatch.setattr(fused, "moments_on_cpu", lambda logits: moments_on_cpu(logits + logits.abs()))
     with pytest.raises(ArithmeticError, match="kernels"):
         fused.check(torch.device("cpu"))
     accelerator._checked.cache_clear()
