@@ -29,6 +29,9 @@ _VISITS = 2
 _ALONE = 40
 """Visits that one program makes after them, if need be."""
 _WARPS = 8
+_REGISTERS = 80
+"""Of a thread, in kernels of many programs: three of them fit on a multiprocessor, and only what a row's last program
+does is short of registers."""
 _TRIED = (
     Filters(), Filters(top_k=40), Filters(top_p=0.9), Filters(top_p=0.99), Filters(min_p=0.05),
     Filters(top_k=200, top_p=0.8, min_p=0.01),
@@ -110,13 +113,13 @@ class Survey:
         As `adaptive.search.solve` finds it."""
         rows, vocab = self.logits.shape
         members, new = len(target), self.found.new_empty
-        partial, states, columns = new(members, self.parts, 8), new(search.STATE.value, members), new(5, members)
+        partial, states, columns = new(members, self.parts, 4), new(search.STATE.value, members), new(5, members)
         for turn in range(_VISITS):
             search.visit[(members, self.parts)](
                 self.logits, self.found, target if index is None else index, target, coldest, hottest,
                 _counters.of(target), partial, states, *columns.unbind(), vocab, self.parts, rows,
                 int(index is not None), turn, _ALONE if turn == _VISITS - 1 else 0,
-                PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, BLOCK=BLOCK, num_warps=_WARPS,
+                PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, num_warps=_WARPS, maxnreg=_REGISTERS,
             )  # fmt: skip
         temperature, saturated, infeasible, log_sum, entropy = columns.unbind()
         return Control(temperature, saturated, infeasible, log_sum=log_sum, scaled_entropy=entropy)
@@ -164,7 +167,7 @@ class Survey:
         survey.temper[(rows, self.parts)](
             self.logits, self.found, control.temperature.double().contiguous(), _counters.of(self.logits),
             new(rows, self.parts, 2), log_sums, entropies, vocab, self.parts, int(told),
-            PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, BLOCK=BLOCK, num_warps=_WARPS,
+            PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, num_warps=_WARPS, maxnreg=_REGISTERS,
         )  # fmt: skip
         return log_sums, entropies
 
@@ -243,7 +246,7 @@ def rank(logits: Tensor, ahead: Tensor | None = None, ladder: bool = False) -> R
         logits, found if ahead is None else ahead, _counters.of(logits), partial, maxima, found, *best, table, cuts,
         vocab, parts, blocks, keep, FORESEEN=ahead is not None, LADDER=ladder,
         PARTS_2=triton.next_power_of_2(parts), BLOCKS_2=triton.next_power_of_2(blocks), TILE=TILE, BLOCK=BLOCK,
-        num_warps=_WARPS,
+        num_warps=_WARPS, maxnreg=_REGISTERS,
     )  # fmt: skip
     return Ranked(logits, best, Survey(logits, found, table, cuts, ahead is not None))
 

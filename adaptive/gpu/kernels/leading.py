@@ -17,7 +17,6 @@ from adaptive.gpu.kernels.survey import (
     NORMALIZER,
     TOP_PROB,
     VARENTROPY,
-    each,
     eight,
     fresh,
     inverse_of,
@@ -34,7 +33,7 @@ _LARGEST = tl.constexpr(2147483647)
 
 @triton.jit
 def _tile(row_logits, row_table, part, count, vocab, WHOLE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr):
-    """(ids, logits) `[blocks, BLOCK]`: a part of the row, or the `count` blocks of the table."""
+    """(ids, logits) `[TILE]`: a part of the row, or the `count` blocks of the table."""
     place = tl.arange(0, TILE // BLOCK)
     if WHOLE:
         block = part * (TILE // BLOCK) + place
@@ -44,7 +43,7 @@ def _tile(row_logits, row_table, part, count, vocab, WHOLE: tl.constexpr, TILE: 
         block = tl.load(row_table + place, mask=there, other=0)
     ids = block[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
     z = tl.load(row_logits + ids, mask=there[:, None] & (ids < vocab), other=NONE).to(tl.float32)
-    return ids, z + 0.0
+    return tl.reshape(ids, [TILE]), tl.reshape(z + 0.0, [TILE])
 
 
 @triton.jit
@@ -65,7 +64,7 @@ def _kept(ids, z, y, left, floor, lowest, edge):
 @triton.jit
 def _above(key, weight, low, step, high, place):
     """What the tokens weigh whose key is at least the threshold with this place between two bounds."""
-    return each(tl.where(key >= tl.minimum(low + place * step, high).to(tl.int32), weight, 0.0))
+    return tl.where(key >= tl.minimum(low + place * step, high).to(tl.int32), weight, 0.0)
 
 
 @triton.jit
@@ -79,7 +78,7 @@ def _sums(ids, z, top, inverse, least, lowest, floor, edge, low, step, high, MOD
     """
     y, p, left = _scaled(z, top, inverse, least)
     key = key_of(z)
-    zeros = tl.sum(tl.zeros_like(y), 1).to(tl.float64)
+    zeros = tl.zeros_like(y)
     lowest_key, highest_key = tl.zeros([], tl.int64), tl.zeros([], tl.int64)
     if MODE == _NUMBER or MODE == _MASS:
         weight = tl.where(key >= floor, p if MODE == _MASS else left.to(tl.float32), 0.0)
@@ -90,23 +89,22 @@ def _sums(ids, z, top, inverse, least, lowest, floor, edge, low, step, high, MOD
             _above(key, weight, low, step, high, 7),
         )  # fmt: skip
         within = (key >= low) & (key <= high)
-        lowest_key = tl.min(tl.min(tl.where(within, key, _LARGEST), 1), 0).to(tl.int64)
-        highest_key = tl.max(tl.max(tl.where(within, key, LOWEST), 1), 0).to(tl.int64)
+        lowest_key = tl.min(tl.where(within, key, _LARGEST), 0).to(tl.int64)
+        highest_key = tl.max(tl.where(within, key, LOWEST), 0).to(tl.int64)
     elif MODE == _EQUALS:
-        mass = each(tl.where((key >= floor) & (key > low), p, 0.0))
-        equals = each((left & (key == low)).to(tl.float32))
+        mass = tl.where((key >= floor) & (key > low), p, 0.0)
+        equals = (left & (key == low)).to(tl.float32)
         sums = eight(mass, equals, zeros, zeros, zeros, zeros, zeros, zeros)
     elif MODE == _KEPT:
         kept = _kept(ids, z, y, left, floor, lowest, edge)
         weight = tl.where(kept, p, 0.0)
-        inner = each(weight * tl.where(weight > 0, y, 0.0))
-        sums = eight(each(weight), inner, each(kept.to(tl.float32)), zeros, zeros, zeros, zeros, zeros)
+        inner = weight * tl.where(weight > 0, y, 0.0)
+        sums = eight(weight, inner, kept.to(tl.float32), zeros, zeros, zeros, zeros, zeros)
     else:
         here = key >= floor
         y_64 = y.to(tl.float64)
-        number, mass = each((left & here).to(tl.float32)), each(tl.where(here, p, 0.0))
-        surprising = each((here & (y_64 < least)).to(tl.float32))
-        unlikely = each((here & (y_64 < lowest)).to(tl.float32))
+        number, mass = (left & here).to(tl.float32), tl.where(here, p, 0.0)
+        surprising, unlikely = (here & (y_64 < least)).to(tl.float32), (here & (y_64 < lowest)).to(tl.float32)
         sums = eight(number, mass, surprising, unlikely, zeros, zeros, zeros, zeros)
     return sums, lowest_key, highest_key
 
@@ -323,16 +321,16 @@ def _id_of_tie(
         at = tl.sum(tl.where(here, part, 0), 0)
         seen = tl.sum(tl.where(here, running - tied, 0), 0)
     ids, z = _tile(row_logits, row_table, at, count, vocab, WHOLE, TILE, BLOCK)
-    tied = tl.reshape((key_of(z) == floor).to(tl.int32), [TILE])
+    tied = (key_of(z) == floor).to(tl.int32)
     here = (tied != 0) & (seen + tl.cumsum(tied, 0) == spare + 1)
-    return tl.sum(tl.where(here, tl.reshape(ids, [TILE]), 0), 0).to(tl.int64)
+    return tl.sum(tl.where(here, ids, 0), 0).to(tl.int64)
 
 
 @triton.jit
-def _first_above(ids, weight, before, goal, vocab, TILE: tl.constexpr):
+def _first_above(ids, weight, before, goal, vocab):
     """(the lowest id with which the sum of weights in the order of ids is above the goal, or -1; the last id of any
     weight, or -1), of a tile."""
-    weight, ids = tl.reshape(weight.to(tl.float64), [TILE]), tl.reshape(ids, [TILE])
+    weight = weight.to(tl.float64)
     above = (before + tl.cumsum(weight, 0) > goal) & (weight > 0)
     first = tl.min(tl.where(above, ids, vocab), 0)
     return tl.where(first < vocab, first, -1).to(tl.int64), tl.max(tl.where(weight > 0, ids, -1), 0).to(tl.int64)
@@ -379,7 +377,7 @@ def draw(
         ids, z = _tile(row_logits, row_table, at, count, vocab, WHOLE, TILE, BLOCK)
         y, weight, left = _scaled(z, top, inverse.to(tl.float32), least)
         kept = _kept(ids, z, y, left, floor, lowest, edge)
-        token, last_id = _first_above(ids, tl.where(kept, weight, 0.0), before, goal, vocab, TILE)
+        token, last_id = _first_above(ids, tl.where(kept, weight, 0.0), before, goal, vocab)
         token = tl.where(token < 0, tl.where(last_id < 0, best, last_id), token)
         token = tl.where(temperature == 0.0, best, token)
         token = tl.minimum(tl.maximum(token, 0), vocab - 1)
@@ -389,14 +387,14 @@ def draw(
             number = tl.zeros([], tl.int32)
             for one in range(tl.program_id(1), parts, tl.num_programs(1)):
                 ids, z = _tile(row_logits, row_table, one, count, vocab, WHOLE, TILE, BLOCK)
-                number += tl.sum(tl.sum((z > own).to(tl.int32), 1), 0)
+                number += tl.sum((z > own).to(tl.int32), 0)
             beyond = counters + row * COUNTERS + LARGER
             tl.atomic_add(beyond, number)
             told = last_of(counters + row * COUNTERS + DRAWN, tl.num_programs(1))
             if told:
                 number = tl.atomic_xchg(beyond, 0)
         else:
-            number = tl.sum(tl.sum((z > own).to(tl.int32), 1), 0)
+            number = tl.sum((z > own).to(tl.int32), 0)
         if told:
             tl.store(tokens + row, token)
             tl.store(larger + row, number.to(tl.int64))

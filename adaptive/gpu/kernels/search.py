@@ -11,7 +11,6 @@ from adaptive.gpu.kernels.survey import (
     POSSIBLE,
     SEARCHED,
     TIES,
-    eight,
     fresh,
     last_of,
 )
@@ -24,32 +23,28 @@ _LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def _moments(row_logits, part, vocab, top, inverse, TYPE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr):
-    """Sums of p, p y, p y y and p y y y, `[8]`, of a part of a row, where p = exp(y), y = (logit - maximum) inverse."""
-    ids = (part * TILE + tl.arange(0, TILE // BLOCK) * BLOCK)[:, None] + tl.arange(0, BLOCK)[None, :]
+def _moments(row_logits, part, vocab, top, inverse, TYPE: tl.constexpr, TILE: tl.constexpr):
+    """Sums of p, p y, p y y and p y y y, `[4]`, of a part of a row, where p = exp(y), y = (logit - maximum) inverse."""
+    ids = part * TILE + tl.arange(0, TILE)
     z = tl.load(row_logits + ids, mask=ids < vocab, other=NONE).to(TYPE)
     y = (z - top.to(TYPE)) * inverse.to(TYPE)
     p = tl.exp(y)
     y = tl.where(p > 0, y, 0.0)
     py = p * y
     pyy = py * y
-    total, mean = tl.sum(p, 1).to(tl.float64), tl.sum(py, 1).to(tl.float64)
-    square, cube = tl.sum(pyy, 1).to(tl.float64), tl.sum(pyy * y, 1).to(tl.float64)
-    zeros = tl.zeros_like(total)
-    return eight(total, mean, square, cube, zeros, zeros, zeros, zeros)
+    sums = tl.join(tl.join(p, pyy), tl.join(py, pyy * y))
+    return tl.reshape(tl.sum(sums, 0), [4]).to(tl.float64)
 
 
 @triton.jit
-def _measured(row_logits, part, vocab, top, inverse, precise, TILE: tl.constexpr, BLOCK: tl.constexpr):
+def _measured(row_logits, part, vocab, top, inverse, precise, TILE: tl.constexpr):
     """`_moments` in float32, or in float64 a few tokens at a time."""
     if precise != 0:
-        sums = tl.zeros([8], tl.float64)
-        for first in range(TILE // BLOCK // 4):
-            sums += _moments(
-                row_logits, part * (TILE // BLOCK // 4) + first, vocab, top, inverse, tl.float64, 4 * BLOCK, BLOCK
-            )
+        sums = tl.zeros([4], tl.float64)
+        for first in range(4):
+            sums += _moments(row_logits, part * 4 + first, vocab, top, inverse, tl.float64, TILE // 4)
     else:
-        sums = _moments(row_logits, part, vocab, top, inverse, tl.float32, TILE, BLOCK)
+        sums = _moments(row_logits, part, vocab, top, inverse, tl.float32, TILE)
     return sums
 
 
@@ -92,7 +87,7 @@ def _forecast(found, row, rows, target, bottom, ceiling):
 def visit(
     logits, found, index, targets, coldest, hottest, counters, partial, states, temperatures, saturated, infeasible,
     log_sums, entropies, vocab, parts, rows, chosen, turn, rounds,
-    PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    PARTS_2: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Measure rows at the temperature where the one before left off, and take a step of Halley's on ln H over u = ln T,
     as `adaptive.search` does; who has arrived is not visited again.
@@ -100,7 +95,7 @@ def visit(
     Grid (members, parts). index: int64, the row of each, if `chosen` is not 0; targets: nats, coldest, hottest: temperatures, float64
     `[members]`. turn: 0 for the first visit; rounds: how many more the program that comes last makes alone, if need be.
     States: float64 `[STATE, members]`. temperatures, saturated, infeasible, log_sums, entropies: float64 `[members]`,
-    of `adaptive.policies.Control`. partial: float64 `[members, parts, 8]`, of this kernel alone.
+    of `adaptive.policies.Control`. partial: float64 `[members, parts, 4]`, of this kernel alone.
     """
     member, part, members = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(0)
     row = member
@@ -118,12 +113,12 @@ def visit(
         precise, done = tl.load(state + PRECISE * members), tl.load(state + DONE * members)
     if done == 0.0:
         top = tl.load(found + MAXIMUM * rows + row)
-        eighth = tl.arange(0, 8)
-        sums = _measured(row_logits, part, vocab, top, tl.exp(-u), precise, TILE, BLOCK)
-        tl.store(partial + (member * parts + part) * 8 + eighth, sums)
+        fourth = tl.arange(0, 4)
+        sums = _measured(row_logits, part, vocab, top, tl.exp(-u), precise, TILE)
+        tl.store(partial + (member * parts + part) * 4 + fourth, sums)
         if last_of(counters + member * COUNTERS + SEARCHED, parts):
             every = tl.arange(0, PARTS_2)
-            at = partial + (member * parts + every)[:, None] * 8 + eighth[None, :]
+            at = partial + (member * parts + every)[:, None] * 4 + fourth[None, :]
             sums = tl.sum(fresh(at, (every < parts)[:, None]), 0)
             if turn == 0:
                 low, high = bottom, ceiling
@@ -194,9 +189,9 @@ def visit(
                 tl.store(entropies + member, tl.where(h < 0.0, 0.0, h))
                 left = tl.where(done != 0.0, 0, left)
                 if left > 0:
-                    sums = tl.zeros([8], tl.float64)
+                    sums = tl.zeros([4], tl.float64)
                     for one in range(0, parts):
-                        sums += _measured(row_logits, one, vocab, top, tl.exp(-u), precise, TILE, BLOCK)
+                        sums += _measured(row_logits, one, vocab, top, tl.exp(-u), precise, TILE)
             tl.store(state + U * members, u)
             tl.store(state + LOW * members, low)
             tl.store(state + HIGH * members, high)
@@ -208,5 +203,5 @@ def visit(
 
 @triton.jit
 def _pick(sums, place):
-    """One of `[8]`."""
-    return tl.sum(tl.where(tl.arange(0, 8) == place, sums, 0.0), 0)
+    """One of `[4]`."""
+    return tl.sum(tl.where(tl.arange(0, 4) == place, sums, 0.0), 0)

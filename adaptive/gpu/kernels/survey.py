@@ -11,9 +11,9 @@ import triton.language as tl
 # that was known before; from HEATS on: entropy and varentropy at T = 1/4, 1/2, 1, 2. NaN if not asked for.
 MAXIMUM, BEST, TIES, POSSIBLE, ENTROPY, VARENTROPY, TOP_PROB, NORMALIZER = map(tl.constexpr, range(8))
 LOG_SUM, MEAN, SQUARE, AHEAD, HEATS, COLUMNS = map(tl.constexpr, (8, 9, 10, 11, 13, 21))
-# Of a part of a row: its maximum, the first token with it, and from SUMS on: sums of p, p y, p y y, the number of ties
-# (NaN where there is a NaN) and of possible tokens, the two of AHEAD, and nine of the other HEATS.
-SUMS, PARTS = tl.constexpr(2), tl.constexpr(18)
+# Of a part of a row: its maximum, and from SUMS on: sums of p, p y, p y y, the number of ties
+# and of possible tokens, the two of AHEAD, and nine of the other HEATS.
+SUMS, PARTS = tl.constexpr(1), tl.constexpr(17)
 # Counters of a row, which are 0 between kernels: who has come, in which kernel; and what they count together.
 SURVEYED, SEARCHED, TEMPERED, MET, LEFT, DRAWN, LARGER, COUNTERS = map(tl.constexpr, range(8))
 LOWEST = tl.constexpr(-2147483648)
@@ -27,16 +27,11 @@ def key_of(z):
 
 
 @triton.jit
-def each(x):
-    """Sums of the blocks of a tile `[blocks, BLOCK]`, float64: few numbers are summed as they are."""
-    return tl.sum(x, 1).to(tl.float64)
-
-
-@triton.jit
 def eight(a, b, c, d, e, f, g, h):
-    """Sums of eight columns `[n]` at once, `[8]`."""
+    """Sums of eight columns `[n]` at once, float64 `[8]`. So few numbers are summed as they are: what float32 loses
+    is below a millionth."""
     even, odd = tl.join(tl.join(a, e), tl.join(c, g)), tl.join(tl.join(b, f), tl.join(d, h))
-    return tl.reshape(tl.sum(tl.join(even, odd), 0), [8])
+    return tl.reshape(tl.sum(tl.join(even, odd), 0), [8]).to(tl.float64)
 
 
 @triton.jit
@@ -55,12 +50,6 @@ def last_of(counter, parts):
 def fresh(at, mask, other=0.0):
     """What other programs have stored."""
     return tl.load(at, mask=mask, other=other, cache_modifier=".cg")
-
-
-@triton.jit
-def _powers(y, p):
-    y = tl.where(p > 0, y, 0.0)
-    return each(p), each(p * y), each(p * y * y)
 
 
 @triton.jit
@@ -100,54 +89,55 @@ def survey(
     this kernel alone. LADDER: whether HEATS are asked for.
     """
     row, part, rows = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(0)
-    block = part * (TILE // BLOCK) + tl.arange(0, TILE // BLOCK)
-    ids = block[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
-    raw = tl.load(logits + row * vocab + ids, mask=ids < vocab, other=NONE).to(tl.float32)
+    ids = part * TILE + tl.arange(0, TILE)
     # Adding 0 makes one of the two zeros, which are equal but have different bits.
-    z = tl.where(raw == raw, raw, NONE) + 0.0
-    highest = tl.max(z, 1)
+    z = tl.load(logits + row * vocab + ids, mask=ids < vocab, other=NONE).to(tl.float32) + 0.0
+    highest = tl.max(tl.reshape(z, [TILE // BLOCK, BLOCK]), 1)
+    block = part * (TILE // BLOCK) + tl.arange(0, TILE // BLOCK)
     tl.store(maxima + row * blocks + block, highest, mask=block < blocks)
     top = tl.max(highest, 0)
     y = z - tl.where(top == NONE, 0.0, top)
-    at_top = (z == top) & (z > NONE)
-    ties = each(tl.where(raw == raw, at_top.to(tl.float32), float("nan")))
-    possible = each((z > NONE).to(tl.float32))
+    ties, possible = (y == 0.0).to(tl.float32), (z > NONE).to(tl.float32)
     half = tl.exp(0.5 * y)
     p = half * half if LADDER else tl.exp(y)
-    total, mean, square = _powers(y, p)
-    ahead_total, ahead_mean = tl.zeros_like(total), tl.zeros_like(total)
+    zeros = tl.zeros_like(y)
+    ahead_total, ahead_mean = zeros, zeros
     if FORESEEN:
-        scaled = y * tl.load(ahead + row).to(tl.float32)
-        q = tl.exp(scaled)
-        ahead_total, ahead_mean = each(q), each(q * tl.where(q == 0.0, 0.0, y))
+        ahead_total = tl.exp(y * tl.load(ahead + row).to(tl.float32))
+        ahead_mean = ahead_total * tl.where(ahead_total > 0, y, 0.0)
+    y = tl.where((half if LADDER else p) > 0, y, 0.0)
+    yy = y * y
     out = partial + (row * parts + part) * PARTS
     eighth = tl.arange(0, 8)
-    if LADDER:
-        warm_0, warm_1, warm_2 = _powers(y, half)
-        square_p = p * p
-        cool_0, cool_1, cool_2 = _powers(y, square_p)
-        cold_0, cold_1, cold_2 = _powers(y, square_p * square_p)
-        tl.store(out + SUMS + eighth, eight(total, mean, square, ties, possible, ahead_total, ahead_mean, warm_0))
-        tl.store(
-            out + SUMS + 8 + eighth, eight(warm_1, warm_2, cool_0, cool_1, cool_2, cold_0, cold_1, cold_2)
-        )  # fmt: skip
-    else:
-        zeros = tl.zeros_like(total)
-        tl.store(out + SUMS + eighth, eight(total, mean, square, ties, possible, ahead_total, ahead_mean, zeros))
     tl.store(out, top.to(tl.float64))
-    tl.store(out + 1, tl.min(tl.min(tl.where(at_top, ids, vocab - 1), 1), 0).to(tl.float64))
+    if LADDER:
+        cool = p * p
+        cold = cool * cool
+        tl.store(out + SUMS + eighth, eight(p, p * y, p * yy, ties, possible, ahead_total, ahead_mean, half))
+        tl.store(
+            out + SUMS + 8 + eighth,
+            eight(half * y, half * yy, cool, cool * y, cool * yy, cold, cold * y, cold * yy),
+        )
+    else:
+        tl.store(out + SUMS + eighth, eight(p, p * y, p * yy, ties, possible, ahead_total, ahead_mean, zeros))
     if last_of(counters + row * COUNTERS + SURVEYED, parts):
         if FORESEEN:
             heat = tl.load(ahead + row)
         else:
             heat = float("nan")
-        _statistics(partial, found, values, ids_, heat, row, rows, parts, FORESEEN, LADDER, PARTS_2)
-        _leading_blocks(maxima + row * blocks, table + row * keep, cuts + row * 2, blocks, keep, BLOCKS_2)
+        _statistics(partial, found, values, heat, row, rows, parts, FORESEEN, LADDER, PARTS_2)
+        first = _leading_blocks(maxima + row * blocks, table + row * keep, cuts + row * 2, blocks, keep, BLOCKS_2)
+        near = first * BLOCK + tl.arange(0, BLOCK)
+        likely = tl.load(logits + row * vocab + near, mask=near < vocab, other=NONE).to(tl.float32)
+        best = first * BLOCK + tl.argmax(tl.where(likely == likely, likely, NONE), 0, tie_break_left=True)
+        best = tl.minimum(best, vocab - 1)
+        tl.store(found + BEST * rows + row, best.to(tl.float64))
+        tl.store(ids_ + row, best.to(tl.int64))
 
 
 @triton.jit
 def _statistics(
-    partial, found, values, ids_, heat, row, rows, parts,
+    partial, found, values, heat, row, rows, parts,
     FORESEEN: tl.constexpr, LADDER: tl.constexpr, PARTS_2: tl.constexpr,
 ):  # fmt: skip
     """Columns of a row, of those of its parts. heat: 1 / temperature of AHEAD."""
@@ -157,15 +147,11 @@ def _statistics(
     top = tl.max(tops, 0)
     there = tops > NONE
     shift = tl.where(there, tops - tl.where(there, top, 0.0), NONE)
-    best = tl.min(tl.where(there & (tops == top), fresh(at + 1, there), float("inf")), 0)
-    best = tl.where(best < float("inf"), best, 0.0)
-    # A NaN comes from any part that has one.
-    ties = fresh(at + SUMS + 3, part < parts)
-    top = tl.where(tl.sum(tl.where(ties == ties, 0.0, 1.0), 0) > 0, float("nan"), top)
+    ties = tl.sum(tl.where(tops == top, fresh(at + SUMS + 3, there), 0.0), 0)
     log_sum, mean, square = _joined(at + SUMS, there, shift, 1.0)
+    top = tl.where(log_sum == log_sum, top, float("nan"))  # there is a NaN among the logits
     tl.store(found + MAXIMUM * rows + row, top)
-    tl.store(found + BEST * rows + row, best)
-    tl.store(found + TIES * rows + row, tl.sum(tl.where(tops == top, ties, 0.0), 0))
+    tl.store(found + TIES * rows + row, ties)
     tl.store(found + POSSIBLE * rows + row, tl.sum(fresh(at + SUMS + 4, there), 0))
     tl.store(found + ENTROPY * rows + row, tl.maximum(log_sum - mean, 0.0))
     tl.store(found + VARENTROPY * rows + row, tl.maximum(square - mean * mean, 0.0))
@@ -175,7 +161,6 @@ def _statistics(
     tl.store(found + MEAN * rows + row, mean)
     tl.store(found + SQUARE * rows + row, square)
     tl.store(values + row, top.to(tl.float32))
-    tl.store(ids_ + row, best.to(tl.int64))
     if FORESEEN:
         factor = tl.where(there, tl.exp(shift * heat), 0.0)
         ahead_total = fresh(at + SUMS + 5, there)
@@ -199,7 +184,8 @@ def _statistics(
 
 @triton.jit
 def _leading_blocks(maxima, table, cut_at, blocks, keep, BLOCKS_2: tl.constexpr):
-    """At most `keep` blocks with the largest maxima, and not many fewer unless they are equal."""
+    """At most `keep` blocks with the largest maxima, and not many fewer unless they are equal. Returns the first block
+    of those with the largest."""
     block = tl.arange(0, BLOCKS_2)
     exists = block < blocks
     z = fresh(maxima + block, exists, NONE)
@@ -220,12 +206,13 @@ def _leading_blocks(maxima, table, cut_at, blocks, keep, BLOCKS_2: tl.constexpr)
     tl.store(table + place, block, mask=chosen)
     tl.store(cut_at, count)
     tl.store(cut_at + 1, tl.where(blocks <= keep, LOWEST, key_of(cut + 0.0)))
+    return tl.argmax(z, 0, tie_break_left=True)
 
 
 @triton.jit
 def temper(
     logits, found, temperatures, counters, partial, log_sums, entropies, vocab, parts, known,
-    PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    PARTS_2: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """The logarithm of the sum of exp(y) and the entropy at a temperature, where y = (logit - maximum) / temperature.
 
@@ -239,14 +226,14 @@ def temper(
     else:
         needed = known == 0
     if needed:
-        ids = (part * TILE + tl.arange(0, TILE // BLOCK) * BLOCK)[:, None] + tl.arange(0, BLOCK)[None, :]
+        ids = part * TILE + tl.arange(0, TILE)
         z = tl.load(logits + row * vocab + ids, mask=ids < vocab, other=NONE).to(tl.float32)
         top = tl.load(found + MAXIMUM * tl.num_programs(0) + row).to(tl.float32)
         y = (z - top) * inverse_of(tl.load(temperatures + row)).to(tl.float32)
         p = tl.exp(y)
         out = partial + (row * parts + part) * 2
-        tl.store(out, tl.sum(each(p), 0))
-        tl.store(out + 1, tl.sum(each(p * tl.where(p > 0, y, 0.0)), 0))
+        tl.store(out, tl.sum(p, 0).to(tl.float64))
+        tl.store(out + 1, tl.sum(p * tl.where(p > 0, y, 0.0), 0).to(tl.float64))
         if last_of(counters + row * COUNTERS + TEMPERED, parts):
             all_parts = tl.arange(0, PARTS_2)
             at = partial + (row * parts + all_parts) * 2
