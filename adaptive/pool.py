@@ -29,12 +29,14 @@ FIGURES = ("kept_mass", "final_entropy", "effective", "top_token_prob", "log_sum
 @dataclass
 class Setting:
     """What steps 5 and 6 go by, `[rows]`. columns: the filters' parameters in force. dice: for xtc, if it is in use.
-    sometimes_greedy: whether there can be rows that take the most likely token."""
+    sometimes_greedy: whether there can be rows that take the most likely token. complete: whether the control tells
+    log_sum and scaled_entropy of every row, if a GPU's kernels found the statistics."""
 
     control: Control
     columns: Columns
     dice: Tensor | None = None
     sometimes_greedy: bool = False
+    complete: bool = False
 
     @cached_property
     def greedy(self) -> Tensor | None:

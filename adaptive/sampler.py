@@ -145,7 +145,8 @@ def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     if not untouched and control.log_sum is not None:  # what a policy knows is of the original logits
         control.log_sum = control.log_sum.masked_fill(_touched(rows, masks), torch.nan)
     greedy = any(group.kind.sometimes_greedy for group in rows.groups)
-    setting = Setting(control, _filter_columns(control, rows), _xtc_dice(rows), greedy)
+    complete = untouched and all(group.kind.sound for group in rows.groups)
+    setting = Setting(control, _filter_columns(control, rows), _xtc_dice(rows), greedy, complete)
     found = pools(changed, statistics.moments if untouched else None, rows, setting)
     figures = merged(found, len(rows))
     reshaped = _reshaped(found, figures, control, rows)

@@ -157,18 +157,19 @@ class Survey:
         return {"WHOLE": all_of_it, "PARTS_2": triton.next_power_of_2(self.parts), "TILE": tile, "BLOCK": BLOCK}
 
     def _tempered(self, setting: Setting) -> tuple[Tensor, Tensor]:
-        """(logarithm of the sum of exp(y), entropy) after temperature, `[rows]`, where its policy has not told."""
+        """(logarithm of the sum of exp(y), entropy) after temperature, `[rows]`: a visit to rows whose policy has not
+        told."""
         control, (rows, vocab) = setting.control, self.logits.shape
-        told = control.log_sum is not None and control.scaled_entropy is not None
         new = self.found.new_empty
-        log_sums, entropies = new(2, rows).unbind()
-        if control.log_sum is not None and control.scaled_entropy is not None:
-            log_sums, entropies = control.log_sum, control.scaled_entropy
-        survey.temper[(rows, self.parts)](
-            self.logits, self.found, control.temperature.double().contiguous(), _counters.of(self.logits),
-            new(rows, self.parts, 2), log_sums, entropies, vocab, self.parts, int(told),
-            PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, num_warps=_WARPS, maxnreg=_REGISTERS,
-        )  # fmt: skip
+        known = control.log_sum is not None and control.scaled_entropy is not None
+        log_sums, entropies = (control.log_sum, control.scaled_entropy) if known else new(2, rows).unbind()
+        if not (known and setting.complete):
+            survey.temper[(rows, self.parts)](
+                self.logits, self.found, control.temperature.double().contiguous(), _counters.of(self.logits),
+                new(rows, self.parts, 2), log_sums, entropies, vocab, self.parts, int(known),
+                PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, num_warps=_WARPS, maxnreg=_REGISTERS,
+            )  # fmt: skip
+        assert log_sums is not None and entropies is not None
         return log_sums, entropies
 
 

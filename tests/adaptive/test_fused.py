@@ -207,17 +207,24 @@ def test_the_cpu_has_no_kernels():
 def test_the_kernels_compile_for_an_h100(tmp_path):
     assert_compile(
         """
-from adaptive.gpu.kernels import leading, search, survey
+from itertools import product
+from adaptive.gpu.kernels import dice, leading, search, survey
 
-kinds = dict.fromkeys(["logits", "maxima"], "*fp32") | dict.fromkeys(["table", "cuts"], "*i32")
-kinds |= dict.fromkeys(["index", "bounds", "tokens", "larger"], "*i64") | dict(greedy="*i8", near="fp32", rest="fp32")
-kinds |= dict.fromkeys(["vocab", "parts", "blocks", "keep", "rows", "first", "rounds"], "i32")
-sizes = dict(TILE=4096, BLOCK=256, PARTS_2=32, BLOCKS_2=512, TYPE=triton.language.float64)
-for kernel in (survey.survey, survey.rank, survey.temper, search.search, leading.keep_leading, leading.draw):
-    assert compiled(kernel, sizes, kinds, "*fp64")
+kinds = dict.fromkeys(["logits", "maxima", "values"], "*fp32") | dict.fromkeys(["table", "cuts", "counters"], "*i32")
+kinds |= dict.fromkeys("index bounds tokens larger ids_ seeds positions".split(), "*i64")
+numbers = "vocab parts blocks keep rows chosen turn rounds width known drops fields has_saturated has_infeasible"
+kinds |= dict.fromkeys(numbers.split(), "i32")
+sizes = dict(TILE=4096, BLOCK=32, PARTS_2=64, BLOCKS_2=8192, ROWS_2=64)
+flags = [dict(zip(("FORESEEN", "LADDER"), on)) for on in product((False, True), repeat=2)]
+variants = [(survey.survey, on) for on in flags]
+variants += [(kernel, dict(WHOLE=on)) for kernel in (leading.keep, leading.draw) for on in (False, True)]
+variants += [(kernel, {}) for kernel in (survey.temper, search.visit, dice.roll)]
+for kernel, flags in variants:
+    assert compiled(kernel, sizes | flags, kinds, "*fp64")
     # Triton takes a 1 for a constant.
-    ones = dict.fromkeys(["parts", "blocks", "keep", "rows", "first"], 1)
-    assert compiled(kernel, sizes | ones | {"BLOCK": 4096, "PARTS_2": 1, "BLOCKS_2": 1}, kinds, "*fp64")
+    ones = dict.fromkeys(["parts", "blocks", "keep", "rows", "width", "turn"], 1)
+    small = dict(TILE=1024, PARTS_2=1, BLOCKS_2=1, ROWS_2=1)
+    assert compiled(kernel, sizes | ones | small | flags, kinds, "*fp64")
 """,
         tmp_path,
     )
