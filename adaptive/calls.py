@@ -40,6 +40,8 @@ def _control(group: Group, statistics: Statistics, rows: Rows) -> Control:
         control = _checked_control(group, statistics)
     except Exception:
         control = _control_one_by_one(group, statistics, rows)
+    if group.kind.sound:
+        return control
     t = control.temperature
     control.temperature = torch.where(t >= 0 if group.kind.sometimes_greedy else t > 0, t, torch.nan)
     return control

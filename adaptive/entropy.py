@@ -72,7 +72,8 @@ class Statistics:
 
     entropy, varentropy: nats, nats squared. top_prob: the largest probability. log_normalizer: logsumexp of the
     logits, so that logit - log_normalizer is a log probability. source: the raw logits of the whole batch and
-    what follows from them; index: which of its rows these are, None means all.
+    what follows from them; index: which of its rows these are, None means all. ahead: logsumexp and entropy, as
+    `adaptive.policies.Control` has them, at a temperature that was known before; None if they were not found.
     """
 
     entropy: Tensor
@@ -83,6 +84,7 @@ class Statistics:
     source: Ranked
     moments: Moments
     index: Tensor | None = None
+    ahead: tuple[Tensor, Tensor] | None = None
 
     @cached_property
     def logits(self) -> Tensor:
@@ -127,12 +129,16 @@ class Statistics:
         h, v, top, maximum, normalizer = (column[rows] for column in columns)
         index = rows if self.index is None else self.index[rows]
         moments = Moments(*(column[rows] for column in self.moments))
-        return Statistics(h, v, top, maximum, normalizer, self.source, moments, index)
+        ahead = None if self.ahead is None else (self.ahead[0][rows], self.ahead[1][rows])
+        return Statistics(h, v, top, maximum, normalizer, self.source, moments, index, ahead)
 
 
-def measure(logits: Tensor) -> Statistics:
-    """Statistics of raw logits `[rows, vocab]`."""
-    ranked, moments = rank_and_measure(upcast(logits.detach()))
+def measure(logits: Tensor, ahead: Tensor | None = None, ladder: bool = False) -> Statistics:
+    """Statistics of raw logits `[rows, vocab]`. ahead: 1 / temperature of rows of which it is known already, NaN of
+    others. ladder: whether entropy at several temperatures is of use. Both are hints, for kernels on a GPU."""
+    ranked, moments = rank_and_measure(upcast(logits.detach()), ahead, ladder)
+    if ranked.survey is not None:
+        return Statistics(*ranked.survey.columns, ranked, moments, ahead=ranked.survey.ahead)
     maximum = ranked.best.values[:, 0].double()
     top = (-moments.log_sum).exp()
     return Statistics(moments.entropy, moments.varentropy, top, maximum, maximum + moments.log_sum, ranked, moments)

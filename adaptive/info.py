@@ -1,8 +1,9 @@
 """Sampling info: columns on the device, one packed tensor to the host, one record a token there."""
 
+import dataclasses
 import enum
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -66,7 +67,7 @@ class Choice(NamedTuple):
     filtered_logprob: float
 
 
-_WIDTH = len(SamplingInfo._fields) - 1
+WIDTH = len(SamplingInfo._fields) - 1
 _FAULT, _VOCABULARY, _RANK, _TEMPERATURE = (
     SamplingInfo._fields.index(name) for name in ("fault", "original_vocab_size", "rank", "temperature")
 )
@@ -102,13 +103,14 @@ class Columns:
 @dataclass(slots=True)
 class Report:
     """All columns of a step in one float64 tensor `[rows, n]`, which holds their integers exactly: one copy to the
-    host. states: how many figures the state of each row's policy has. faults: what the policies of faulty rows said,
+    host. After the record of a row come the figures of its policy's state, and (id, logprob, filtered logprob) of each
+    candidate. states: how many figures the state of each row's policy has. faults: what the policies of faulty rows said,
     by row. copy: on its way to the host, and what tells that it is there."""
 
     packed: Tensor
     vocab_size: int
     states: list[int]
-    faults: dict[int, str] = field(default_factory=dict)
+    faults: dict[int, str] = dataclasses.field(default_factory=dict)
     copy: tuple[Tensor, Any] | None = None
 
     def start_copy(self) -> None:
@@ -123,18 +125,18 @@ class Report:
     def records(self) -> list[tuple[SamplingInfo, list[Choice]]]:
         """A record and the candidates of each row: the step's one copy from device to host."""
         records = []
-        end = _WIDTH + max(self.states, default=0)
+        end = WIDTH + max(self.states, default=0)
         packed = self.packed
         if self.copy is not None:
             packed, arrived = self.copy
             arrived.synchronize()
         for row, figures in zip(packed.tolist(), self.states, strict=True):
-            values = row[:_WIDTH]
+            values = row[:WIDTH]
             if values[_FAULT]:
                 values = [0.0 if math.isnan(value) else value for value in values]
             _finish(values, self.vocab_size)
             choices = [Choice(int(row[i]), row[i + 1], row[i + 2]) for i in range(end, len(row), 3)]
-            records.append((SamplingInfo._make([*values, tuple(row[_WIDTH : _WIDTH + figures])]), choices))
+            records.append((SamplingInfo._make([*values, tuple(row[WIDTH : WIDTH + figures])]), choices))
         return records
 
 
@@ -158,12 +160,13 @@ def shown(filters: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: filters[name].nan_to_num(off) for name, off in (("top_k", 0.0), ("top_p", 1.0), ("min_p", 0.0))}
 
 
-def pack(columns: Columns, state: Tensor | None, choices: Tensor | None) -> Tensor:
-    """The packed tensor of a Report.
+def field(packed: Tensor, name: str) -> Tensor:
+    """A column of the packed tensor of a Report, `[rows]`, in place."""
+    return packed[:, SamplingInfo._fields.index(name)]
 
-    state: `[rows, states]`, float64, or None. choices: (id, logprob, filtered logprob) of the most likely tokens,
-    `[rows, count, 3]`, or None.
-    """
+
+def pack(columns: Columns) -> Tensor:
+    """The packed tensor of a Report, float64 `[rows, WIDTH]`: records without states and candidates."""
     statistics, control, figures, filters = columns.statistics, columns.control, columns.figures, columns.filters
     temperature = control.temperature
     fields = (
@@ -189,6 +192,4 @@ def pack(columns: Columns, state: Tensor | None, choices: Tensor | None) -> Tens
         columns.filtered_logprob,
         columns.larger.double(),
     )
-    packed = torch.stack(fields, -1)
-    parts = [packed, *([] if state is None else [state]), *([] if choices is None else [choices.flatten(1)])]
-    return torch.cat(parts, -1) if len(parts) > 1 else packed
+    return torch.stack(fields, -1)

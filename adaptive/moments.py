@@ -71,11 +71,15 @@ def rank(logits: Tensor) -> Ranked:
     return Ranked(logits, _together([_best(logits[part]) for part in chunks(logits, len(logits))]))
 
 
-def rank_and_measure(logits: Tensor) -> tuple[Ranked, Moments]:
-    """The same, and the moments at temperature 1: one visit to the rows instead of two."""
+def rank_and_measure(logits: Tensor, ahead: Tensor | None = None, ladder: bool = False) -> tuple[Ranked, Moments]:
+    """The same, and the moments at temperature 1: one visit to the rows instead of two.
+
+    ahead, ladder: what a GPU's kernels find in the same visit, see `adaptive.gpu.fused.rank`.
+    """
     fused = _kernels(logits)
     if fused is not None:
-        return fused.rank_and_measure(logits)
+        ranked = fused.rank(logits, ahead, ladder)
+        return ranked, ranked.survey.moments
     space = room(logits, 4, len(logits))
     found, sums = [], []
     for part in chunks(logits, len(logits)):

@@ -6,6 +6,7 @@ depends on its own settings and logits alone.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,21 +19,35 @@ from adaptive.moments import Moments, Ranked, chunks, join, room, row_nansums, t
 from adaptive.policies import Columns, Control
 from adaptive.rows import Rows, find_edges
 
+_LARGEST_INVERSE = 1e12
+"""Of a temperature: a lower one changes nothing that a float32 logit can show, and infinity times 0 would be NaN."""
 _ROUNDING = 1e-4
 """Nats by which the moments of a row, from float32, may be off, and more."""
 FIGURES = ("kept_mass", "final_entropy", "effective", "top_token_prob", "log_sum", "scaled_entropy")
 
 
-@dataclass(slots=True)
+@dataclass
 class Setting:
-    """What steps 5 and 6 go by, `[rows]`. inverse: 1 / temperature. columns: the filters' parameters in force.
-    dice: for xtc, if it is in use. greedy: rows that take the most likely token; None if there can be none."""
+    """What steps 5 and 6 go by, `[rows]`. columns: the filters' parameters in force. dice: for xtc, if it is in use.
+    sometimes_greedy: whether there can be rows that take the most likely token. complete: whether the control tells
+    log_sum and scaled_entropy of every row, if a GPU's kernels found the statistics."""
 
     control: Control
-    inverse: Tensor
     columns: Columns
-    dice: Tensor | None
-    greedy: Tensor | None
+    dice: Tensor | None = None
+    sometimes_greedy: bool = False
+    complete: bool = False
+
+    @cached_property
+    def greedy(self) -> Tensor | None:
+        """Rows that take the most likely token; None if there can be none."""
+        return self.control.temperature == 0 if self.sometimes_greedy else None
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """1 / temperature, 1 where greedy."""
+        inverse = self.control.temperature.double().reciprocal().clamp_max_(_LARGEST_INVERSE)
+        return inverse if self.greedy is None else inverse.masked_fill(self.greedy, 1.0)
 
     def of(self, rows: Tensor | slice | None) -> Columns:
         """What filters are given of some rows; None means all."""
@@ -48,7 +63,8 @@ class Pool:
     vocabulary. weights: probabilities after temperature, 0 for what is removed `[rows, n]`. kept: which of those tokens
     are left `[rows, n]`; of the whole vocabulary None: those of weight above 0, and all of rows that are `open`,
     to which no filter was applied. figures: `FIGURES`, float64 `[6, rows]`. larger: how many logits are larger than the
-    drawn token's, if the draw has told.
+    drawn token's, and packed: the report of a step whose logits nothing has changed (`adaptive.info.pack`), if the
+    draw has told.
     """
 
     index: Tensor | None
@@ -58,6 +74,7 @@ class Pool:
     figures: Tensor
     open: Tensor | None = None
     larger: Tensor | None = None
+    packed: Tensor | None = None
 
     def draw(self, u: Tensor) -> Tensor:
         """A token of each row by inversion in the order of ids, int64 `[n]`. u: float64 `[n]`, below 1.
@@ -297,7 +314,9 @@ def part(column: Tensor, index: Tensor | None) -> Tensor:
 
 def merged(pools: list[Pool], rows: int) -> dict[str, Tensor]:
     """`FIGURES` by name, `[rows]`, float64."""
-    figures = pools[0].figures.new_full((len(FIGURES), 1), torch.nan).expand(-1, rows)
+    figures = pools[0].figures
+    if pools[0].index is not None:
+        figures = figures.new_full((len(FIGURES), 1), torch.nan).expand(-1, rows)
     for pool in pools:
         figures = pool.figures if pool.index is None else figures.index_copy(1, pool.index, pool.figures)
     return dict(zip(FIGURES, figures.unbind(), strict=True))

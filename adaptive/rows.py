@@ -143,6 +143,11 @@ class Rows:
         self.plain = all(s.policy == Fixed(1.0) for s in self.settings)
         self.edges = find_edges(self.filters, self)
         self.shown = shown(self.filters)
+        # What kernels find in the same visit to a row as its statistics: what is known of its temperature before.
+        inverses = [1 / s.policy.temperature if isinstance(s.policy, Fixed) else float("nan") for s in self.settings]
+        known = any(inverse == inverse for inverse in inverses)
+        self.ahead = self._column(inverses, torch.float64).clamp_max_(1e12) if known else None
+        self.seeks = any(group.kind.seeks for group in self.groups)
         self.absent = torch.full((len(self.settings),), torch.nan, dtype=torch.float64, device=self.device)
 
     def _bias(self) -> tuple[tuple[Tensor, Tensor], Tensor] | None:

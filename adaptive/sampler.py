@@ -16,7 +16,7 @@ from adaptive.draw import uniform
 from adaptive.entropy import LOWEST_LOG_PROBABILITY, Statistics, measure, row_sum
 from adaptive.filters import CHAIN, Filters
 from adaptive.info import Columns as InfoColumns
-from adaptive.info import Fault, Report, pack, shown
+from adaptive.info import Fault, Report, field, pack, shown
 from adaptive.moments import Ranked, chunks, rank
 from adaptive.parameters import ParameterError
 from adaptive.policies import Columns, Control, Fixed, Outcome
@@ -25,8 +25,6 @@ from adaptive.pool import Pool, Setting, merged, part, pools
 from adaptive.rows import Rows, RowSettings
 from adaptive.scratch import scratch
 
-_LARGEST_INVERSE = 1e12
-"""Of a temperature: a lower one changes nothing that a float32 logit can show, and infinity times 0 would be NaN."""
 _DICE = 0x5851F42D4C957F2D
 """Sets the random numbers of xtc apart from those of the draw."""
 
@@ -44,20 +42,16 @@ class Masks:
 class Shaped:
     """A step before the draw: what was measured and decided, and what is left to draw from.
 
-    ranked: the logits after step 2. inverse: 1 / temperature, 1 where greedy. columns: the filters' parameters in
-    force. figures: `adaptive.pool.FIGURES`. greedy: rows that take the most likely token, None if there can be none.
-    reshaped: rows whose policy reshapes, None if there are none. All but ranked and pools `[rows]`.
+    ranked: the logits after step 2. figures: `adaptive.pool.FIGURES`. reshaped: rows whose policy reshapes, None if
+    there are none. All but ranked and pools `[rows]`.
     """
 
     statistics: Statistics
-    control: Control
     ranked: Ranked
-    inverse: Tensor
-    columns: Columns
+    setting: Setting
     constraint_mass: Tensor | None
     pools: list[Pool]
     figures: Columns
-    greedy: Tensor | None
     reshaped: Tensor | None
 
     @property
@@ -67,6 +61,8 @@ class Shaped:
 
     def draw(self, u: Tensor) -> Tensor:
         """A token of each row, int64 `[rows]`. u: one number in [0, 1) a row."""
+        if len(self.pools) == 1 and self.pools[0].index is None:
+            return self.pools[0].draw(u)
         tokens = torch.zeros_like(u, dtype=torch.int64)
         for pool in self.pools:
             drawn = pool.draw(part(u, pool.index))
@@ -74,15 +70,15 @@ class Shaped:
         return tokens
 
     @property
-    def larger(self) -> Tensor | None:
-        """How many raw logits are larger than the drawn token's, `[rows]`, if the draw has told."""
-        told = len(self.pools) == 1 and self.ranked is self.statistics.source
-        return self.pools[0].larger if told else None
+    def told(self) -> Pool | None:
+        """The pool of all rows, of logits that nothing has changed; None if there is none."""
+        alone = len(self.pools) == 1 and self.ranked is self.statistics.source
+        return self.pools[0] if alone else None
 
     def scaled(self, ids: Tensor) -> Tensor:
         """Log probabilities of tokens `[rows, n]` after temperature, float64."""
         shifted = self.ranked.logits.gather(-1, ids) - self.ranked.best.values[:, :1]
-        return shifted.double().mul_(self.inverse[:, None]).sub_(self.figures["log_sum"][:, None])
+        return shifted.double().mul_(self.setting.inverse[:, None]).sub_(self.figures["log_sum"][:, None])
 
     def logprob(self, ids: Tensor, drawn: bool = False) -> Tensor:
         """Log probabilities of tokens `[rows, n]` in the distribution to draw from; NaN for what cannot be drawn.
@@ -90,8 +86,8 @@ class Shaped:
         drawn: they come from `draw`, so that there is no need to ask.
         """
         logs = self.scaled(ids) - self.figures["kept_mass"].log()[:, None]
-        if self.greedy is not None:
-            logs = logs.masked_fill(self.greedy[:, None], 0.0)
+        if self.setting.greedy is not None:
+            logs = logs.masked_fill(self.setting.greedy[:, None], 0.0)
         held = torch.zeros_like(logs, dtype=torch.bool)
         for pool in self.pools:
             chosen = part(ids, pool.index)
@@ -141,49 +137,31 @@ def step(logits: Tensor, rows: Rows, masks: Masks | None = None, tokens: Tensor 
 
 def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     """Steps 1 to 6 up to the draw."""
-    statistics = measure(logits)
+    statistics = measure(logits, rows.ahead, rows.seeks)
     z, constraint_mass = _change(statistics, rows, masks)
     untouched = z is statistics.logits
     changed = statistics.source if untouched else rank(z)
     control = decide(statistics, rows)
     if not untouched and control.log_sum is not None:  # what a policy knows is of the original logits
         control.log_sum = control.log_sum.masked_fill(_touched(rows, masks), torch.nan)
-    temperature = control.temperature.double()
-    inverse = temperature.reciprocal().clamp_max_(_LARGEST_INVERSE)
-    greedy = None
-    if any(group.kind.sometimes_greedy for group in rows.groups):
-        greedy = temperature == 0
-        inverse = inverse.masked_fill(greedy, 1.0)
-    setting = Setting(control, inverse, _filter_columns(control, rows), _xtc_dice(rows), greedy)
+    greedy = any(group.kind.sometimes_greedy for group in rows.groups)
+    complete = untouched and all(group.kind.sound for group in rows.groups)
+    setting = Setting(control, _filter_columns(control, rows), _xtc_dice(rows), greedy, complete)
     found = pools(changed, statistics.moments if untouched else None, rows, setting)
     figures = merged(found, len(rows))
     reshaped = _reshaped(found, figures, control, rows)
-    return Shaped(
-        statistics, control, changed, inverse, setting.columns, constraint_mass, found, figures, greedy, reshaped
-    )
+    return Shaped(statistics, changed, setting, constraint_mass, found, figures, reshaped)
 
 
 def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) -> Report:
     """Report which tokens were taken, and step 7. drawn: they come from `shaped.draw`."""
     statistics, ids = shaped.statistics, tokens[:, None]
-    logit = statistics.logits.gather(-1, ids)
-    filtered = shaped.logprob(ids, drawn)[:, 0]
-    columns = InfoColumns(
-        statistics=statistics,
-        control=shaped.control,
-        fault=faults(shaped),
-        filters=rows.shown if shaped.columns is rows.filters else shown(shaped.columns),
-        figures=_shown(shaped),
-        constraint_mass=rows.absent if shaped.constraint_mass is None else shaped.constraint_mass,
-        absent=rows.absent,
-        tokens=tokens,
-        logprob=logit[:, 0] - statistics.log_normalizer,
-        filtered_logprob=filtered,
-        larger=_larger(statistics.source, logit) if not drawn or shaped.larger is None else shaped.larger,
-    )
+    packed = shaped.told.packed if drawn and shaped.told is not None else None
+    if packed is None:
+        packed = _packed(shaped, rows, tokens, drawn)
     states = None
     if any(group.state for group in rows.groups):
-        states = absorb(rows, _outcome(shaped, columns, ids), columns.fault)
+        states = absorb(rows, _outcome(shaped, packed, ids), field(packed, "fault"))
     if rows.repetition is not None:
         rows.repetition.append(tokens[rows.repetition.index])
     rows.dice.advance()
@@ -191,8 +169,32 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) ->
     if rows.candidates:
         values, likely = statistics.logits.topk(min(rows.candidates, statistics.vocab_size), -1)
         logs = values - statistics.log_normalizer[:, None]
-        choices = torch.stack([likely.double(), logs.double(), shaped.logprob(likely)], -1)
-    return Report(pack(columns, states, choices), statistics.vocab_size, rows.figures, rows.faults)
+        choices = torch.stack([likely.double(), logs.double(), shaped.logprob(likely)], -1).flatten(1)
+    parts = [part for part in (packed, states, choices) if part is not None]
+    return Report(parts[0] if len(parts) == 1 else torch.cat(parts, -1), statistics.vocab_size, rows.figures, rows.faults)
+
+
+def _packed(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool) -> Tensor:
+    """The records of a step but for states, as `adaptive.info.pack` has them."""
+    statistics, ids = shaped.statistics, tokens[:, None]
+    logit = statistics.logits.gather(-1, ids)
+    columns = shaped.setting.columns
+    larger = shaped.told.larger if drawn and shaped.told is not None else None
+    return pack(
+        InfoColumns(
+            statistics=statistics,
+            control=shaped.setting.control,
+            fault=faults(shaped),
+            filters=rows.shown if columns is rows.filters else shown(columns),
+            figures=_shown(shaped),
+            constraint_mass=rows.absent if shaped.constraint_mass is None else shaped.constraint_mass,
+            absent=rows.absent,
+            tokens=tokens,
+            logprob=logit[:, 0] - statistics.log_normalizer,
+            filtered_logprob=shaped.logprob(ids, drawn)[:, 0],
+            larger=_larger(statistics.source, logit) if larger is None else larger,
+        )
+    )
 
 
 def get_sampling_info(
@@ -313,7 +315,7 @@ def _reshaped(found: list[Pool], figures: Columns, control: Control, rows: Rows)
 
 def faults(shaped: Shaped) -> Tensor:
     """Why each row cannot be drawn: a `Fault`, `[rows]`, float64."""
-    temperature, maximum = shaped.control.temperature, shaped.statistics.maximum
+    temperature, maximum = shaped.setting.control.temperature, shaped.statistics.maximum
     if shaped.ranked is not shaped.statistics.source:
         maximum = maximum + shaped.ranked.best.values[:, 0]
     if maximum.device.type == "cpu" and math.isfinite(float((maximum + temperature).sum())):
@@ -322,18 +324,19 @@ def faults(shaped: Shaped) -> Tensor:
     return torch.where(maximum.isfinite(), undecided, float(Fault.LOGITS))
 
 
-def _outcome(shaped: Shaped, columns: InfoColumns, drawn: Tensor) -> Outcome:
-    after = torch.where(columns.filtered_logprob.isnan(), 0.0, shaped.figures["kept_mass"].log())
+def _outcome(shaped: Shaped, packed: Tensor, drawn: Tensor) -> Outcome:
+    after = torch.where(field(packed, "filtered_logprob").isnan(), 0.0, shaped.figures["kept_mass"].log())
     kept_surprisal = after - shaped.scaled(drawn)[:, 0]
     # Of a token that the model rules out (only scoring meets one) no mean would recover.
-    surprisal = -columns.logprob.clamp_min(LOWEST_LOG_PROBABILITY)
+    surprisal = -field(packed, "logprob").clamp_min(LOWEST_LOG_PROBABILITY)
     kept_surprisal = kept_surprisal.clamp_max(-LOWEST_LOG_PROBABILITY)
-    return Outcome(shaped.statistics.entropy, columns.figures["final_entropy"], surprisal, kept_surprisal)
+    return Outcome(shaped.statistics.entropy, field(packed, "final_entropy"), surprisal, kept_surprisal)
 
 
 def _shown(shaped: Shaped) -> Columns:
     """The figures as they are reported: rows that take the most likely token have some of their own."""
-    if shaped.greedy is None:
+    greedy = shaped.setting.greedy
+    if greedy is None:
         return shaped.figures
     own = {"final_entropy": 0.0, "top_token_prob": 1.0, "scaled_entropy": torch.nan, "kept_mass": torch.nan}
-    return shaped.figures | {name: shaped.figures[name].masked_fill(shaped.greedy, own[name]) for name in own}
+    return shaped.figures | {name: shaped.figures[name].masked_fill(greedy, own[name]) for name in own}

@@ -29,7 +29,7 @@ _GRID = torch.linspace(0.0, 1.0, 32, dtype=torch.float64)
 
 class Found(NamedTuple):
     """What was found, `[rows]`. u: ln T. saturated: whether the target lies beyond a bound, which is then taken.
-    log_sum, entropy, slope: of softmax(logits / T), as in `Moments`, NaN if a GPU did not tell; slope is dH/du, its
+    log_sum, entropy, slope: of softmax(logits / T), as in `Moments`; slope is dH/du, its
     varentropy."""
 
     u: Tensor
@@ -66,12 +66,6 @@ def _search(
 
     It looks for the root of ln H over u, which is straighter than H.
     """
-    survey = statistics.source.survey
-    if survey is not None:
-        moments = statistics.moments
-        columns = (found.u, found.saturated, moments.entropy, moments.varentropy, done)
-        u, saturated, slope, done = survey.search(statistics.index, wish, columns, stage, stage is _QUICK)
-        return found._replace(u=u, saturated=saturated, slope=slope), done
     target, bottom, top = wish
     u, saturated = found.u, found.saturated
     known = torch.stack([*found[2:], torch.zeros_like(u)])  # log_sum, entropy, its slope and the slope of that
@@ -146,7 +140,7 @@ def _forecast(statistics: Statistics, target: Tensor, bottom: Tensor, top: Tenso
     gamma distribution, whose mass, mean and variance at T = 1 are what those leave.
     """
     best, moments = statistics.best, statistics.moments
-    if best.shape[-1] == 1:  # on a GPU
+    if best.shape[-1] == 1:  # on a GPU without kernels
         return torch.zeros_like(target).clamp(bottom, top)
     y = (best - best[:, :1]).clamp_min_(LOWEST_LOG_PROBABILITY)
     last = y[:, -1:]

@@ -1,43 +1,91 @@
 """The sampler on a GPU: `adaptive.gpu.kernels` in the places of `adaptive.moments`, the search of target_entropy, and
 `adaptive.pool`. Nothing here waits for the device."""
 
+import threading
 from dataclasses import dataclass
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from adaptive.candidates import Candidates
 from adaptive.filters import Filters
-from adaptive.gpu.kernels import leading, search, survey
+from adaptive.gpu.kernels import dice, leading, search, survey
+from adaptive.info import WIDTH
 from adaptive.moments import Moments, Ranked
 from adaptive.moments import rank_and_measure as moments_on_cpu
 from adaptive.policies import Control
 from adaptive.pool import FIGURES, Pool, Setting, whole
 from adaptive.rows import Rows, RowSettings
 
-BLOCK = 256
+BLOCK = 32
 """Tokens whose maximum is known."""
-KEEP = 64
+KEEP = 128
 """Blocks with the largest maxima, in which a filter's floor is looked for first."""
 TILE = 4096
 """Tokens that are worked on at a time, a power of 2 as all of these."""
-_WARPS = 16
+_VISITS = 2
+"""Visits to a row for its temperature that all of the device makes; one is mostly enough."""
+_ALONE = 40
+"""Visits that one program makes after them, if need be."""
+_WARPS = 8
+_REGISTERS = 80
+"""Of a thread, in kernels of many programs: three of them fit on a multiprocessor, and only what a row's last program
+does is short of registers."""
 _TRIED = (
     Filters(), Filters(top_k=40), Filters(top_p=0.9), Filters(top_p=0.99), Filters(min_p=0.05),
     Filters(top_k=200, top_p=0.8, min_p=0.01),
 )  # fmt: skip
 
 
+class _Counters(threading.local):
+    """What programs of a kernel count together, zeros between kernels, int32 `[rows, COUNTERS]`; of each thread, whose
+    kernels run one after another."""
+
+    def __init__(self) -> None:
+        self.made: list[Tensor] = []  # all of them: captured steps know the place of theirs
+
+    def of(self, like: Tensor) -> Tensor:
+        """For the rows of a tensor."""
+        for counters in self.made:
+            if counters.device == like.device and len(counters) >= len(like):
+                return counters
+        with torch.inference_mode(False):
+            size = max(256, triton.next_power_of_2(len(like)))
+            made = torch.zeros(size, survey.COUNTERS.value, dtype=torch.int32, device=like.device)
+        self.made.append(made)
+        return made
+
+
+_counters = _Counters()
+
+
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
 @dataclass(slots=True)
 class Survey:
-    """What `kernels.survey` found in float32 logits `[rows, vocab]`: see there."""
+    """What `kernels.survey` found in float32 logits `[rows, vocab]`: see there. foreseen: whether AHEAD was asked
+    for."""
 
     logits: Tensor
     found: Tensor
     table: Tensor
     cuts: Tensor
+    foreseen: bool
+
+    @property
+    def columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The first columns of `adaptive.entropy.Statistics`."""
+        names = (survey.ENTROPY, survey.VARENTROPY, survey.TOP_PROB, survey.MAXIMUM, survey.NORMALIZER)
+        h, v, top, maximum, normalizer = (self.found[name.value] for name in names)
+        return h, v, top, maximum, normalizer
+
+    @property
+    def ahead(self) -> tuple[Tensor, Tensor] | None:
+        """See `adaptive.entropy.Statistics`."""
+        return (self.found[survey.AHEAD.value], self.found[survey.AHEAD.value + 1]) if self.foreseen else None
 
     @property
     def ties(self) -> Tensor:
@@ -52,94 +100,123 @@ class Survey:
     @property
     def moments(self) -> Moments:
         """At temperature 1."""
-        total, mean, square = (self.found[one.value] for one in (survey.TOTAL, survey.MEAN, survey.SQUARE))
-        return Moments(total.log(), mean / total, square / total, square / total)
+        log_sum, mean, square = (self.found[one.value] for one in (survey.LOG_SUM, survey.MEAN, survey.SQUARE))
+        return Moments(log_sum, mean, square, square)
 
-    def search(
-        self,
-        index: Tensor | None,
-        bounds: tuple[Tensor, Tensor, Tensor],
-        columns: tuple[Tensor, ...],
-        stage: tuple[torch.dtype, float, float, int],
-        first: bool,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`adaptive.search._search` of rows `index` (None: all).
+    @property
+    def parts(self) -> int:
+        """Parts of a row."""
+        return triton.cdiv(self.logits.shape[1], TILE)
 
-        bounds: (target, bottom, top). columns: (u, saturated, entropy, slope, done). stage: (dtype, near, rest,
-        rounds). first: whether entropy and slope at u = 0 are there. Returns (u, saturated, slope, done).
-        """
-        dtype, near, rest, rounds = stage
+    def search(self, index: Tensor | None, target: Tensor, coldest: Tensor, hottest: Tensor) -> Control:
+        """The temperature between two at which rows `index` (None: all) have the target entropy; float64 `[members]`.
+        As `adaptive.search.solve` finds it."""
         rows, vocab = self.logits.shape
-        index = torch.arange(rows, device=self.logits.device) if index is None else index
-        worked = torch.stack([column.double() for column in columns])
-        targets, bottoms, tops = (column.double().contiguous() for column in bounds)
-        search.search[(len(index),)](
-            self.logits, self.found, index, targets, bottoms, tops, worked, vocab, rows, near, rest, int(first), rounds,
-            TILE=TILE, TYPE=tl.float64 if dtype == torch.float64 else tl.float32, num_warps=_WARPS,
-        )  # fmt: skip
-        u, saturated, _, slope, done = worked.unbind()
-        return u, saturated != 0, slope, done != 0
+        members, new = len(target), self.found.new_empty
+        partial, states, columns = new(members, self.parts, 4), new(search.STATE.value, members), new(5, members)
+        for turn in range(_VISITS):
+            search.visit[(members, self.parts)](
+                self.logits, self.found, target if index is None else index, target, coldest, hottest,
+                _counters.of(target), partial, states, *columns.unbind(), vocab, self.parts, rows,
+                int(index is not None), turn, _ALONE if turn == _VISITS - 1 else 0,
+                PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, num_warps=_WARPS, maxnreg=_REGISTERS,
+            )  # fmt: skip
+        temperature, saturated, infeasible, log_sum, entropy = columns.unbind()
+        return Control(temperature, saturated, infeasible, log_sum=log_sum, scaled_entropy=entropy)
 
     def pool(self, rows: Rows, setting: Setting) -> "Fused":
         """What max_surprisal, top_k, top_p and min_p leave of every row."""
         count, vocab = self.logits.shape
-        new = self.found.new_empty
-        parts = triton.cdiv(vocab, TILE)
-        inverse = setting.inverse.contiguous()
-        partial = new(count, parts, 2)
-        survey.temper[(count, parts)](self.logits, self.found, inverse, partial, vocab, parts, TILE=TILE)
+        new, counters = self.found.new_empty, _counters.of(self.logits)
+        temperatures, (log_sums, entropies) = setting.control.temperature.double().contiguous(), self._tempered(setting)
         columns = [setting.columns[name].contiguous() for name in ("top_k", "top_p", "min_p")]
-        most, greedy = setting.control.max_surprisal, setting.greedy
-        most = rows.absent if most is None else most.double().contiguous()
-        greedy = torch.zeros_like(inverse, dtype=torch.int8) if greedy is None else greedy.to(torch.int8)
+        most = setting.control.max_surprisal
         figures, limits = new(len(FIGURES), count), new(3, count)
         bounds = new(3, count, dtype=torch.int64)
-        leading.keep_leading[(count,)](
-            self.logits, self.found, self.table, self.cuts, partial, inverse, *columns, most, greedy,
-            figures, bounds, limits, vocab, self.table.shape[1], triton.cdiv(vocab, BLOCK), parts,
-            PARTS_2=triton.next_power_of_2(parts), TILE=TILE, BLOCK=BLOCK, num_warps=_WARPS,
-        )  # fmt: skip
+        space = new(count, 3, self.parts, leading.EXCHANGED.value)
+        for all_of_it, programs in ((False, ()), (True, (self.programs,))):
+            leading.keep[(count, *programs)](
+                self.logits, self.found, self.table, self.cuts, log_sums, entropies, temperatures, *columns,
+                rows.absent if most is None else most.double().contiguous(), counters, space, figures, bounds, limits,
+                vocab, self.table.shape[1], triton.cdiv(vocab, BLOCK), self.parts, int(most is not None),
+                **self.shape(all_of_it), num_warps=_WARPS,
+            )  # fmt: skip
         return Fused(
             index=None, ids=self.table, weights=self.logits, kept=None, figures=figures,
-            survey=self, inverse=inverse, greedy=greedy, bounds=bounds, limits=limits,
+            survey=self, setting=setting, temperatures=temperatures, bounds=bounds, limits=limits, space=space,
         )  # fmt: skip
+
+    @property
+    def programs(self) -> int:
+        """How many work on one row where they wait for each other, and must all run at once."""
+        return max(1, min(self.parts, _processors(self.logits.device) // len(self.logits)))
+
+    def shape(self, all_of_it: bool) -> dict[str, int | bool]:
+        """What a kernel of `kernels.leading` is compiled for: to look at the table, or at all of a row."""
+        tile = TILE if all_of_it else BLOCK * triton.next_power_of_2(self.table.shape[1])
+        return {"WHOLE": all_of_it, "PARTS_2": triton.next_power_of_2(self.parts), "TILE": tile, "BLOCK": BLOCK}
+
+    def _tempered(self, setting: Setting) -> tuple[Tensor, Tensor]:
+        """(logarithm of the sum of exp(y), entropy) after temperature, `[rows]`: a visit to rows whose policy has not
+        told."""
+        control, (rows, vocab) = setting.control, self.logits.shape
+        new = self.found.new_empty
+        known = control.log_sum is not None and control.scaled_entropy is not None
+        log_sums, entropies = (control.log_sum, control.scaled_entropy) if known else new(2, rows).unbind()
+        if not (known and setting.complete):
+            survey.temper[(rows, self.parts)](
+                self.logits, self.found, control.temperature.double().contiguous(), _counters.of(self.logits),
+                new(rows, self.parts, 2), log_sums, entropies, vocab, self.parts, int(known),
+                PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, num_warps=_WARPS, maxnreg=_REGISTERS,
+            )  # fmt: skip
+        assert log_sums is not None and entropies is not None
+        return log_sums, entropies
 
 
 @dataclass(slots=True, kw_only=True)
 class Fused(Pool):
     """A pool of all rows that is two numbers a row: the lowest logit that is left, and of the tokens with just that
-    logit the first id. weights: the logits. bounds, limits: see `kernels.leading`."""
+    logit the first id. weights: the logits. bounds, limits, space: see `kernels.leading`."""
 
     survey: Survey
-    inverse: Tensor
-    greedy: Tensor
+    setting: Setting
+    temperatures: Tensor
     bounds: Tensor
     limits: Tensor
+    space: Tensor
 
     def draw(self, u: Tensor) -> Tensor:
-        seen = self.survey
+        seen, control = self.survey, self.setting.control
         count, vocab = seen.logits.shape
         drawn = self.bounds.new_empty(2, count)
-        leading.draw[(count,)](
-            seen.logits, seen.found, seen.table, self.inverse, self.greedy, self.bounds, self.limits, u.contiguous(),
-            drawn[0], drawn[1], vocab, seen.table.shape[1], triton.cdiv(vocab, BLOCK),
-            TILE=TILE, BLOCK=BLOCK, num_warps=_WARPS,
-        )  # fmt: skip
-        self.larger = drawn[1]
+        packed = self.figures.new_empty(count, WIDTH)
+        columns = [self.setting.columns[name].contiguous() for name in ("top_k", "top_p", "min_p")]
+        told = [column is not None for column in (control.saturated, control.infeasible)]
+        flags = [
+            u if column is None else column.double().contiguous() for column in (control.saturated, control.infeasible)
+        ]
+        for all_of_it, programs in ((False, ()), (True, (seen.programs,))):
+            leading.draw[(count, *programs)](
+                seen.logits, seen.found, seen.table, self.temperatures, *columns, *flags, _counters.of(seen.logits),
+                self.space, self.figures, self.bounds, self.limits, u.contiguous(), drawn[0], drawn[1], packed,
+                vocab, seen.table.shape[1], seen.parts, WIDTH, *map(int, told),
+                **seen.shape(all_of_it), num_warps=_WARPS,
+            )  # fmt: skip
+        self.larger, self.packed = drawn[1], packed
         return drawn[0]
 
     def holds(self, tokens: Tensor) -> Tensor:
         return self._held(self.survey.logits.gather(-1, tokens), tokens)
 
     def probabilities(self, vocab: int) -> Tensor:
-        ids = torch.arange(vocab, device=self.inverse.device)[None]
+        ids = torch.arange(vocab, device=self.temperatures.device)[None]
         held = self._held(self.survey.logits, ids)
         p = self._y(self.survey.logits).exp() * held
         return (p / p.sum(-1, keepdim=True)).to(self.weights.dtype)
 
     def _y(self, logits: Tensor) -> Tensor:
         top = self.survey.found[survey.MAXIMUM.value].float()[:, None]
-        return (logits - top) * self.inverse.float()[:, None]
+        return (logits - top) * self.setting.inverse.float()[:, None]
 
     def _held(self, logits: Tensor, ids: Tensor) -> Tensor:
         """Which tokens `[rows, n]` are left; as `kernels.leading` has it."""
@@ -151,35 +228,34 @@ class Fused(Pool):
         likely = ((y >= least) & (y >= lowest)) | (y == 0)
         held = (z > -torch.inf) & likely & ((key > floor) | ((key == floor) & (ids >= edge)))
         best = self.survey.found[survey.BEST.value][:, None]
-        return torch.where(self.greedy[:, None] != 0, ids == best, held)
+        return torch.where(self.temperatures[:, None] == 0, ids == best, held)
 
 
-def rank(logits: Tensor) -> Ranked:
-    """As `adaptive.moments.rank`, of float32 logits."""
+def rank(logits: Tensor, ahead: Tensor | None = None, ladder: bool = False) -> Ranked:
+    """As `adaptive.moments.rank_and_measure`, of float32 logits. ahead: 1 / temperature, float64 `[rows]`, NaN where it
+    is not known: what is then found is `Survey.ahead`. ladder: whether `Survey.search` will be called."""
     rows, vocab = logits.shape
     logits = logits.contiguous()
     parts, blocks = triton.cdiv(vocab, TILE), triton.cdiv(vocab, BLOCK)
     keep = min(KEEP, blocks)
-    width = survey.PARTS.value
-    partial = torch.empty(rows, parts, width, dtype=torch.float64, device=logits.device)
-    maxima = logits.new_empty(rows, blocks)
-    survey.survey[(rows, parts)](logits, partial, maxima, vocab, parts, blocks, TILE=TILE, BLOCK=BLOCK)
-    found = partial.new_empty(width, rows)
+    found = torch.empty(survey.COLUMNS.value, rows, dtype=torch.float64, device=logits.device)
+    partial, maxima = found.new_empty(rows, parts, survey.PARTS.value), logits.new_empty(rows, blocks)
+    best = Candidates(logits.new_empty(rows, 1), torch.empty(rows, 1, dtype=torch.int64, device=logits.device))
     table = torch.empty(rows, keep, dtype=torch.int32, device=logits.device)
     cuts = table.new_empty(rows, 2)
-    survey.rank[(rows,)](
-        partial, maxima, found, table, cuts, parts, blocks, keep,
-        PARTS_2=triton.next_power_of_2(parts), BLOCKS_2=triton.next_power_of_2(blocks),
+    survey.survey[(rows, parts)](
+        logits, found if ahead is None else ahead, _counters.of(logits), partial, maxima, found, *best, table, cuts,
+        vocab, parts, blocks, keep, FORESEEN=ahead is not None, LADDER=ladder,
+        PARTS_2=triton.next_power_of_2(parts), BLOCKS_2=triton.next_power_of_2(blocks), TILE=TILE, BLOCK=BLOCK,
+        num_warps=_WARPS, maxnreg=_REGISTERS,
     )  # fmt: skip
-    best = Candidates(found[survey.MAXIMUM.value].float()[:, None], found[survey.BEST.value].long()[:, None])
-    return Ranked(logits, best, Survey(logits, found, table, cuts))
+    return Ranked(logits, best, Survey(logits, found, table, cuts, ahead is not None))
 
 
-def rank_and_measure(logits: Tensor) -> tuple[Ranked, Moments]:
-    """As `adaptive.moments.rank_and_measure`, of float32 logits."""
-    ranked = rank(logits)
-    assert ranked.survey is not None
-    return ranked, ranked.survey.moments
+def roll(seeds: Tensor, positions: Tensor, numbers: Tensor) -> None:
+    """`adaptive.draw.uniform` of rows into `numbers`, float64 `[rows]`; their positions go on by one."""
+    rows = len(seeds)
+    dice.roll[(1,)](seeds, positions, numbers, rows, ROWS_2=triton.next_power_of_2(rows), num_warps=1)
 
 
 def check(device: torch.device) -> None:
@@ -190,14 +266,15 @@ def check(device: torch.device) -> None:
 
     def setting(rows: Rows, where: torch.device | str) -> Setting:
         t = temperature.to(where)
-        return Setting(Control(t), t.reciprocal(), rows.filters, None, None)
+        return Setting(Control(t), rows.filters)
 
     here = Rows([RowSettings(filters=f) for f in _TRIED])
     there = Rows(here.settings, device)
     plain, moments = moments_on_cpu(logits)
     expected = whole(plain, here, None, setting(here, "cpu"))
-    ranked, measured = rank_and_measure(logits.to(device))
+    ranked = rank(logits.to(device))
     assert ranked.survey is not None
+    measured = ranked.survey.moments
     got = ranked.survey.pool(there, setting(there, device))
     drawn = got.draw(u.to(device)).cpu()
     same = torch.allclose(torch.stack(measured).cpu(), torch.stack(moments), atol=1e-4)

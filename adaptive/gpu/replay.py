@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adaptive.gpu import fused
 from adaptive.info import Report
 from adaptive.rows import Rows
 from adaptive.sampler import Masks, step
@@ -19,17 +20,22 @@ _log = logging.getLogger(__name__)
 Run = Callable[[], tuple[Tensor, Report]]
 
 
-class _Given:
-    """In place of the dice of a batch, numbers that are put in a tensor before each step."""
+class _Rolled:
+    """In place of the dice of a batch, dice on the device alone, which go on by one step with each replay.
 
-    def __init__(self, numbers: Tensor) -> None:
-        self.numbers = numbers
+    seeds, positions: int64 `[rows]`.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self.seeds, self.positions = rows.seeds, rows.dice.positions.clone()
+        self._numbers = torch.empty_like(self.positions, dtype=torch.float64)
 
     def next(self) -> Tensor:
-        return self.numbers
+        fused.roll(self.seeds, self.positions, self._numbers)
+        return self._numbers
 
     def advance(self) -> None:
-        """Whoever gives the numbers goes on."""
+        """They are further already."""
 
 
 def captured(run: Run) -> Run:
@@ -64,7 +70,8 @@ class Replay:
         self._rows: Rows | None = None
         self._place: tuple[Any, ...] = ()
         self._age = 0
-        self._numbers = torch.empty(0)
+        self._dice: _Rolled | None = None
+        self._passed = False
         self._run: Run | None = None
 
     def step(self, logits: Tensor, rows: Rows, masks: Masks | None = None) -> tuple[Tensor, Report]:
@@ -73,23 +80,25 @@ class Replay:
         if rows is not self._rows or place != self._place:
             self._rows, self._place, self._age, self._run = rows, place, 0, None
         self._age += 1
-        if masks is not None:
-            return step(logits, rows, masks)
-        if self._age == _RIPE and _pure(rows):
+        if masks is None and self._age == _RIPE and _pure(rows):
             self._capture(logits, rows)
-        if self._run is None:
-            return step(logits, rows)
-        self._numbers.copy_(rows.dice.next())
+        if masks is not None or self._run is None or self._dice is None:
+            self._passed = True
+            return step(logits, rows, masks)
+        if self._passed:  # other steps have gone on from where the dice on the device are
+            self._dice.positions.copy_(rows.dice.positions)
+            self._passed = False
         tokens, report = self._run()
         rows.dice.advance()
         return tokens, replace(report, copy=None)
 
     def _capture(self, logits: Tensor, rows: Rows) -> None:
-        self._numbers = torch.zeros_like(rows.dice.next())
+        rolled = self._dice = _Rolled(rows)
+        self._passed = True
 
         def run() -> tuple[Tensor, Report]:
             dice, states = rows.dice, [group.state for group in rows.groups]
-            rows.dice = _Given(self._numbers)  # type: ignore[assignment]
+            rows.dice = rolled  # type: ignore[assignment]
             try:
                 result = step(logits, rows)
                 for group, before in zip(rows.groups, states, strict=True):

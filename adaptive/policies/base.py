@@ -76,6 +76,11 @@ class Policy(Declared):
     """Whether its control sets max_surprisal."""
     sometimes_greedy: ClassVar[bool] = False
     """Whether its control may give temperature 0."""
+    sound: ClassVar[bool] = False
+    """Whether its control needs no second look: its temperature is above 0, or NaN, and where statistics come from a
+    GPU's kernels it tells log_sum and scaled_entropy."""
+    seeks: ClassVar[bool] = False
+    """Whether its control looks for a temperature by its entropy."""
 
     @classmethod
     def summary(cls) -> str:

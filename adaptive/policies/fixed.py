@@ -13,8 +13,10 @@ class Fixed(Policy):
     """The same temperature at every step."""
 
     name: ClassVar[str] = "fixed"
+    sound: ClassVar[bool] = True
     temperature: float = positive(1.0, "Temperature; 1 leaves the distribution as it is.")
 
     @classmethod
     def control(cls, statistics: Statistics, parameters: Columns, state: Columns) -> Control:
-        return Control(parameters["temperature"])
+        log_sum, entropy = statistics.ahead or (None, None)
+        return Control(parameters["temperature"], log_sum=log_sum, scaled_entropy=entropy)

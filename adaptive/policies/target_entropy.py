@@ -28,6 +28,8 @@ class TargetEntropy(Policy):
     """
 
     name: ClassVar[str] = "target_entropy"
+    sound: ClassVar[bool] = True
+    seeks: ClassVar[bool] = True
     target_entropy: float = number(1.5, "Entropy wanted after temperature, before filters.", unit="nats", minimum=0.0)
     min_temperature: float = lowest_temperature()
     max_temperature: float = highest_temperature()
@@ -38,6 +40,9 @@ class TargetEntropy(Policy):
     @classmethod
     def control(cls, statistics: Statistics, parameters: Columns, state: Columns) -> Control:
         target = parameters["target_entropy"]
+        survey = statistics.source.survey
+        if survey is not None:
+            return survey.search(statistics.index, target, parameters["min_temperature"], parameters["max_temperature"])
         low, high = parameters["min_temperature"].log(), parameters["max_temperature"].log()
         found = solve(statistics, target, low, high)
         return Control(

@@ -19,6 +19,7 @@ from adaptive import (
 )
 from adaptive.draw import uniform
 from adaptive.gpu import accelerator
+from adaptive.moments import rank_and_measure as moments_on_cpu
 from adaptive.penalties import History
 from tests.compiled import assert_compile
 from tests.interpreted import fused
@@ -42,7 +43,7 @@ SPREADS = {"flat": 0.3, "peaked": 4.0}
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Blocks and tiles so small that a row has many of them."""
-    for name, value in {"BLOCK": 16, "KEEP": 5, "TILE": 128}.items():
+    for name, value in {"BLOCK": 16, "KEEP": 8, "TILE": 128}.items():
         monkeypatch.setattr(fused, name, value)
 
 
@@ -171,7 +172,7 @@ def test_draws_follow_the_distribution_that_is_reported():
     ranked = fused.rank(logits)
     rows = Rows([RowSettings(filters=Filters(top_p=0.99))] * 20)
     one = torch.ones(20, dtype=torch.float64)
-    setting = fused.Setting(fused.Control(one), one, rows.filters, None, None)
+    setting = fused.Setting(fused.Control(one), rows.filters)
     pool = ranked.survey.pool(rows, setting)
     drawn = pool.draw((torch.arange(20, dtype=torch.float64) + 0.5) / 20)
     assert drawn.bincount(minlength=60)[[10, 20, 50]].tolist() == [4, 10, 6]
@@ -190,7 +191,7 @@ def test_the_kernels_are_checked_before_they_are_used_and_a_failure_is_told(monk
     monkeypatch.setattr(fused, "TILE", 4096)
     monkeypatch.setattr(fused, "BLOCK", 256)
     fused.check(torch.device("cpu"))
-    monkeypatch.setattr(fused, "moments_on_cpu", lambda logits: fused.rank_and_measure(logits + logits.abs()))
+    monkeypatch.setattr(fused, "moments_on_cpu", lambda logits: moments_on_cpu(logits + logits.abs()))
     with pytest.raises(ArithmeticError, match="kernels"):
         fused.check(torch.device("cpu"))
     accelerator._checked.cache_clear()
@@ -206,17 +207,24 @@ def test_the_cpu_has_no_kernels():
 def test_the_kernels_compile_for_an_h100(tmp_path):
     assert_compile(
         """
-from adaptive.gpu.kernels import leading, search, survey
+from itertools import product
+from adaptive.gpu.kernels import dice, leading, search, survey
 
-kinds = dict.fromkeys(["logits", "maxima"], "*fp32") | dict.fromkeys(["table", "cuts"], "*i32")
-kinds |= dict.fromkeys(["index", "bounds", "tokens", "larger"], "*i64") | dict(greedy="*i8", near="fp32", rest="fp32")
-kinds |= dict.fromkeys(["vocab", "parts", "blocks", "keep", "rows", "first", "rounds"], "i32")
-sizes = dict(TILE=4096, BLOCK=256, PARTS_2=32, BLOCKS_2=512, TYPE=triton.language.float64)
-for kernel in (survey.survey, survey.rank, survey.temper, search.search, leading.keep_leading, leading.draw):
-    assert compiled(kernel, sizes, kinds, "*fp64")
+kinds = dict.fromkeys(["logits", "maxima", "values"], "*fp32") | dict.fromkeys(["table", "cuts", "counters"], "*i32")
+kinds |= dict.fromkeys("index bounds tokens larger ids_ seeds positions".split(), "*i64")
+numbers = "vocab parts blocks keep rows chosen turn rounds width known drops fields has_saturated has_infeasible"
+kinds |= dict.fromkeys(numbers.split(), "i32")
+sizes = dict(TILE=4096, BLOCK=32, PARTS_2=64, BLOCKS_2=8192, ROWS_2=64)
+flags = [dict(zip(("FORESEEN", "LADDER"), on)) for on in product((False, True), repeat=2)]
+variants = [(survey.survey, on) for on in flags]
+variants += [(kernel, dict(WHOLE=on)) for kernel in (leading.keep, leading.draw) for on in (False, True)]
+variants += [(kernel, {}) for kernel in (survey.temper, search.visit, dice.roll)]
+for kernel, flags in variants:
+    assert compiled(kernel, sizes | flags, kinds, "*fp64")
     # Triton takes a 1 for a constant.
-    ones = dict.fromkeys(["parts", "blocks", "keep", "rows", "first"], 1)
-    assert compiled(kernel, sizes | ones | {"BLOCK": 4096, "PARTS_2": 1, "BLOCKS_2": 1}, kinds, "*fp64")
+    ones = dict.fromkeys(["parts", "blocks", "keep", "rows", "width", "turn"], 1)
+    small = dict(TILE=1024, PARTS_2=1, BLOCKS_2=1, ROWS_2=1)
+    assert compiled(kernel, sizes | ones | small | flags, kinds, "*fp64")
 """,
         tmp_path,
     )

@@ -3,19 +3,47 @@
 import triton
 import triton.language as tl
 
-from adaptive.gpu.kernels.survey import BEST, LOWEST, MAXIMUM, NONE, key_of, sum_of
+from adaptive.gpu.kernels.survey import (
+    BEST,
+    COUNTERS,
+    DRAWN,
+    ENTROPY,
+    LARGER,
+    LEFT,
+    LOWEST,
+    MAXIMUM,
+    MET,
+    NONE,
+    NORMALIZER,
+    TOP_PROB,
+    VARENTROPY,
+    eight,
+    fresh,
+    inverse_of,
+    key_of,
+    last_of,
+)
+
+# What a pass over tokens sums up; see `_sums`.
+_AT_HAND, _NUMBER, _MASS, _EQUALS, _KEPT = map(tl.constexpr, range(5))
+# Of a part of a row in a pass: its eight sums, and the lowest and the highest key between two bounds.
+EXCHANGED = tl.constexpr(10)
+_LARGEST = tl.constexpr(2147483647)
 
 
 @triton.jit
-def _tile(row_logits, table, first, count, whole, vocab, TILE: tl.constexpr, BLOCK: tl.constexpr):
-    """(ids, logits) of some blocks of those looked at: of the table, or all of the row."""
-    place = first + tl.arange(0, TILE // BLOCK)
-    there = place < count
-    listed = place < tl.where(whole != 0, 0, count)
-    block = tl.where(listed, tl.load(table + place, mask=listed, other=0), place)
+def _tile(row_logits, row_table, part, count, vocab, WHOLE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr):
+    """(ids, logits) `[TILE]`: a part of the row, or the `count` blocks of the table."""
+    place = tl.arange(0, TILE // BLOCK)
+    if WHOLE:
+        block = part * (TILE // BLOCK) + place
+        there = block >= 0
+    else:
+        there = place < count
+        block = tl.load(row_table + place, mask=there, other=0)
     ids = block[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
     z = tl.load(row_logits + ids, mask=there[:, None] & (ids < vocab), other=NONE).to(tl.float32)
-    return ids, z + 0.0
+    return tl.reshape(ids, [TILE]), tl.reshape(z + 0.0, [TILE])
 
 
 @triton.jit
@@ -27,43 +55,6 @@ def _scaled(z, top, inverse, least):
 
 
 @triton.jit
-def _edge(
-    row_logits, table, count, whole, vocab, top, inverse, least, goal, low, high, floor,
-    MASS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """The largest key such that tokens with it or a larger one add up to the goal: their number, or with MASS what is
-    left of exp(y) of those at or above the key `floor`. Between `low`, which is taken to do, and `high`."""
-    while low < high:
-        step = (high - low + 3) >> 2
-        one = tl.minimum(low + step, high)
-        two = tl.minimum(low + 2 * step, high)
-        three = tl.minimum(low + 3 * step, high)
-        sum_1 = tl.zeros([TILE // BLOCK, BLOCK], tl.float64)
-        sum_2, sum_3 = sum_1, sum_1
-        for first in range(0, count, TILE // BLOCK):
-            _, z = _tile(row_logits, table, first, count, whole, vocab, TILE, BLOCK)
-            _, p, left = _scaled(z, top, inverse, least)
-            key = key_of(z)
-            weight = tl.where(key >= floor, p, 0.0) if MASS else left.to(tl.float32)
-            weight = weight.to(tl.float64)
-            key = key.to(tl.int64)
-            sum_1 += tl.where(key >= one, weight, 0.0)
-            sum_2 += tl.where(key >= two, weight, 0.0)
-            sum_3 += tl.where(key >= three, weight, 0.0)
-        if sum_of(sum_3) >= goal:
-            low = three
-        elif sum_of(sum_2) >= goal:
-            low = two
-            high = three - 1
-        elif sum_of(sum_1) >= goal:
-            low = one
-            high = two - 1
-        else:
-            high = one - 1
-    return low
-
-
-@triton.jit
 def _kept(ids, z, y, left, floor, lowest, edge):
     """What all filters leave: keys from `floor` on, of those with its very key the ids from `edge` on."""
     key = key_of(z)
@@ -71,172 +62,385 @@ def _kept(ids, z, y, left, floor, lowest, edge):
 
 
 @triton.jit
-def keep_leading(
-    logits, found, table, cuts, partial, inverses, top_k, top_p, min_p, surprisal, greedy, figures, bounds, limits,
-    vocab, keep, blocks, parts, PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+def _above(key, weight, low, step, high, place):
+    """What the tokens weigh whose key is at least the threshold with this place between two bounds."""
+    return tl.where(key >= tl.minimum(low + place * step, high).to(tl.int32), weight, 0.0)
+
+
+@triton.jit
+def _sums(ids, z, top, inverse, least, lowest, floor, edge, low, step, high, MODE: tl.constexpr):
+    """Eight sums over a tile, and the lowest and the highest key that it has from `low` to `high`.
+
+    _AT_HAND: from the key `floor` on, how many tokens there are and their mass, and how many are too unlikely for
+    max_surprisal, and for min_p. _NUMBER, _MASS: of tokens from the key `floor` on, the number or the mass at each of
+    the thresholds low + step, low + 2 step, ... , from the second sum on. _EQUALS: the mass above the key `low` of
+    those from `floor` on, and how many have just that key. _KEPT: mass, mass times y, and number of what is left.
+    """
+    y, p, left = _scaled(z, top, inverse, least)
+    key = key_of(z)
+    zeros = tl.zeros_like(y)
+    lowest_key, highest_key = tl.zeros([], tl.int64), tl.zeros([], tl.int64)
+    if MODE == _NUMBER or MODE == _MASS:
+        weight = tl.where(key >= floor, p if MODE == _MASS else left.to(tl.float32), 0.0)
+        sums = eight(
+            zeros, _above(key, weight, low, step, high, 1), _above(key, weight, low, step, high, 2),
+            _above(key, weight, low, step, high, 3), _above(key, weight, low, step, high, 4),
+            _above(key, weight, low, step, high, 5), _above(key, weight, low, step, high, 6),
+            _above(key, weight, low, step, high, 7),
+        )  # fmt: skip
+        within = (key >= low) & (key <= high)
+        lowest_key = tl.min(tl.where(within, key, _LARGEST), 0).to(tl.int64)
+        highest_key = tl.max(tl.where(within, key, LOWEST), 0).to(tl.int64)
+    elif MODE == _EQUALS:
+        mass = tl.where((key >= floor) & (key > low), p, 0.0)
+        equals = (left & (key == low)).to(tl.float32)
+        sums = eight(mass, equals, zeros, zeros, zeros, zeros, zeros, zeros)
+    elif MODE == _KEPT:
+        kept = _kept(ids, z, y, left, floor, lowest, edge)
+        weight = tl.where(kept, p, 0.0)
+        inner = weight * tl.where(weight > 0, y, 0.0)
+        sums = eight(weight, inner, kept.to(tl.float32), zeros, zeros, zeros, zeros, zeros)
+    else:
+        here = key >= floor
+        y_64 = y.to(tl.float64)
+        number, mass = (left & here).to(tl.float32), tl.where(here, p, 0.0)
+        surprising, unlikely = (here & (y_64 < least)).to(tl.float32), (here & (y_64 < lowest)).to(tl.float32)
+        sums = eight(number, mass, surprising, unlikely, zeros, zeros, zeros, zeros)
+    return sums, lowest_key, highest_key
+
+
+@triton.jit
+def _meet(counter, programs, turn):
+    """Wait until all programs of a row have come here for the turn-th time, counted from 0: they all run at once."""
+    tl.debug_barrier()
+    arrived = tl.atomic_add(counter, 1, sem="acq_rel") + 1
+    while arrived < (turn + 1) * programs:
+        arrived = tl.atomic_add(counter, 0, sem="acq_rel")
+    tl.debug_barrier()
+
+
+@triton.jit
+def _pass(
+    row_logits, row_table, count, vocab, counters, space, parts, turn,
+    top, inverse, least, lowest, floor, edge, low, step, high,
+    MODE: tl.constexpr, WHOLE: tl.constexpr, PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """`_sums` over the table, or with WHOLE over the row: each program of the row sums up some of its parts, and then
+    all do so with the sums of all parts. Of _KEPT they stay in the third of the places for them; the others take turns
+    with the first two, so that nobody writes where another still reads."""
+    if WHOLE:
+        at = space + (2 if MODE == _KEPT else turn % 2) * parts * EXCHANGED
+        program, programs = tl.program_id(1), tl.num_programs(1)
+        for part in range(program, parts, programs):
+            ids, z = _tile(row_logits, row_table, part, count, vocab, WHOLE, TILE, BLOCK)
+            sums, lowest_key, highest_key = _sums(
+                ids, z, top, inverse, least, lowest, floor, edge, low, step, high, MODE
+            )
+            tl.store(at + part * EXCHANGED + tl.arange(0, 8), sums)
+            tl.store(at + part * EXCHANGED + 8, lowest_key.to(tl.float64))
+            tl.store(at + part * EXCHANGED + 9, highest_key.to(tl.float64))
+        _meet(counters + MET, programs, turn)
+        part = tl.arange(0, PARTS_2)
+        there = part < parts
+        of = at + part * EXCHANGED
+        sums = tl.sum(fresh(of[:, None] + tl.arange(0, 8)[None, :], there[:, None]), 0)
+        lowest_key = tl.min(fresh(of + 8, there, 2147483647.0), 0).to(tl.int64)
+        highest_key = tl.max(fresh(of + 9, there, -2147483648.0), 0).to(tl.int64)
+    else:
+        ids, z = _tile(row_logits, row_table, 0, count, vocab, WHOLE, TILE, BLOCK)
+        sums, lowest_key, highest_key = _sums(ids, z, top, inverse, least, lowest, floor, edge, low, step, high, MODE)
+    return sums, lowest_key, highest_key
+
+
+@triton.jit
+def _pick(sums, place):
+    """One of `[8]`."""
+    return tl.sum(tl.where(tl.arange(0, 8) == place, sums, 0.0), 0)
+
+
+@triton.jit
+def _edge(
+    row_logits, row_table, count, vocab, counters, space, parts, turn, top, inverse, least, goal, low, high, floor,
+    MODE: tl.constexpr, WHOLE: tl.constexpr, PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """(the largest key such that tokens with it or a larger one add up to the goal, the next turn): their number, or
+    the mass of those at or above the key `floor`. Between `low`, which is taken to do, and `high`.
+
+    Seven thresholds a pass. A key that no token has is none: the bounds go on to those that there are.
+    """
+    eighth = tl.arange(0, 8)
+    while low < high:
+        step = (high - low + 7) >> 3
+        sums, lowest_key, highest_key = _pass(
+            row_logits, row_table, count, vocab, counters, space, parts, turn,
+            top, inverse, least, least, floor, 0, low, step, high, MODE, WHOLE, PARTS_2, TILE, BLOCK,
+        )  # fmt: skip
+        turn += 1
+        reached = tl.sum(((eighth > 0) & (sums >= goal)).to(tl.int64), 0)
+        below = tl.where(reached < 7, tl.minimum(low + (reached + 1) * step, high) - 1, high)
+        low = tl.maximum(tl.minimum(low + reached * step, high), tl.minimum(lowest_key, high))
+        high = tl.maximum(tl.minimum(below, tl.maximum(highest_key, low)), low)
+    return low, turn
+
+
+@triton.jit
+def keep(
+    logits, found, table, cuts, log_sums, entropies, temperatures, top_k, top_p, min_p, surprisal, counters, space,
+    figures, bounds, limits, vocab, width, blocks, parts, drops,
+    WHOLE: tl.constexpr, PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """max_surprisal, top_k, top_p and min_p, in this order, and what is left.
 
-    Grid (rows). partial: of `temper`. top_k, top_p, min_p, surprisal: float64 `[rows]`, NaN where off. greedy: int8.
-    figures: float64 `[6, rows]`, `adaptive.pool.FIGURES`. bounds: int64 `[3, rows]`: floor, edge (see `_kept`), and how
-    many blocks to look at, less than 0 if the whole row. limits: float64 `[3, rows]`: least (see `_scaled`), lowest,
-    and the sum of what is left of exp(y).
+    Grid (rows): of the rows for which their table tells, `[rows, width]`, which is a tile. With WHOLE, grid (rows,
+    programs): of the others; all programs of a row must run at once. log_sums, entropies: after temperature. top_k,
+    top_p, min_p, surprisal: float64 `[rows]`, NaN where off; surprisal only if `drops` is not 0. A temperature of 0
+    leaves the most likely token. figures: float64 `[6, rows]`, `adaptive.pool.FIGURES`. bounds: int64 `[3, rows]`:
+    floor, edge (see `_kept`), and how many blocks of the table to look at, less than 0 if the whole row. limits:
+    float64 `[3, rows]`: least (see `_scaled`), lowest, and the sum of what is left of exp(y). space: float64
+    `[rows, 3, parts, EXCHANGED]`, see `_pass`.
     """
     row, rows = tl.program_id(0).to(tl.int64), tl.num_programs(0)
-    row_logits, row_table = logits + row * vocab, table + row * keep
-    part = tl.arange(0, PARTS_2)
-    at = partial + (row * parts + part) * 2
-    total = tl.sum(tl.load(at, mask=part < parts, other=0.0), 0)
-    mean = tl.sum(tl.load(at + 1, mask=part < parts, other=0.0), 0)
-    top = tl.load(found + MAXIMUM * rows + row).to(tl.float32) + 0.0
-    inverse_64 = tl.load(inverses + row)
-    inverse = inverse_64.to(tl.float32)
-    k, p = tl.load(top_k + row), tl.load(top_p + row)
-    low_p, most = tl.load(min_p + row), tl.load(surprisal + row)
-    takes_best = tl.load(greedy + row) != 0
-    log_sum = tl.log(total)
-    least = tl.where(most == most, log_sum - most, NONE).to(tl.float64)
-    lowest = tl.where(low_p > 0, tl.log(tl.where(low_p > 0, low_p, 1.0)), NONE).to(tl.float64)
+    row_logits, row_table = logits + row * vocab, table + row * width
+    counters += row * COUNTERS
+    space += row * 3 * parts * EXCHANGED
+    if WHOLE:
+        mine = tl.load(bounds + 2 * rows + row) < 0
+    else:
+        mine = row >= 0
+    if mine:
+        log_sum = tl.load(log_sums + row)
+        total = tl.exp(log_sum)
+        top = tl.load(found + MAXIMUM * rows + row).to(tl.float32) + 0.0
+        temperature = tl.load(temperatures + row)
+        inverse = inverse_of(temperature).to(tl.float32)
+        takes_best = temperature == 0.0
+        k, p, low_p = tl.load(top_k + row), tl.load(top_p + row), tl.load(min_p + row)
+        most = tl.zeros([], tl.float64) + float("nan")
+        if drops != 0:
+            most = tl.load(surprisal + row)
+        least = tl.where(most == most, log_sum - most, NONE).to(tl.float64)
+        lowest = tl.where(low_p > 0, tl.log(tl.where(low_p > 0, low_p, 1.0)), NONE).to(tl.float64)
+        has_k, has_p = k == k, p < 1.0
+        count = tl.load(cuts + row * 2)
+        low = tl.zeros([], tl.int64) + LOWEST
+        turn = tl.zeros([], tl.int32)
+        sure = mine
+        if not WHOLE:
+            # Whether the last token that is left is sure to be among those of the table.
+            low = tl.load(cuts + row * 2 + 1).to(tl.int64)
+            sums, _, _ = _pass(
+                row_logits, row_table, count, vocab, counters, space, parts, turn,
+                top, inverse, least, lowest, low, 0, low, low, low, _AT_HAND, WHOLE, PARTS_2, TILE, BLOCK,
+            )  # fmt: skip
+            by_k = has_k & (k <= _pick(sums, 0))
+            by_p = (k != k) & (most != most) & has_p & (p * total <= _pick(sums, 1))
+            # A token of the table is too unlikely already, and so are all that are less likely.
+            by_surprise = _pick(sums, 2) > 0
+            by_ratio = (_pick(sums, 3) > 0) & ((p >= 1.0) | (p != p) | ((k != k) & (most != most)))
+            sure = by_k | by_p | by_surprise | by_ratio | takes_best | (count == blocks)
+            tl.store(bounds + 2 * rows + row, tl.where(sure, count, -1).to(tl.int64))
+        if sure:
+            high = key_of(top).to(tl.int64)
+            floor = low
+            if has_k:
+                floor, turn = _edge(
+                    row_logits, row_table, count, vocab, counters, space, parts, turn, top, inverse, least,
+                    k, low, high, floor, _NUMBER, WHOLE, PARTS_2, TILE, BLOCK,
+                )  # fmt: skip
+            edge = tl.zeros([], tl.int64)
+            if has_p:
+                mass = total
+                if has_k | (most == most):
+                    sums, _, _ = _pass(
+                        row_logits, row_table, count, vocab, counters, space, parts, turn,
+                        top, inverse, least, lowest, floor, edge, low, low, low, _AT_HAND, WHOLE, PARTS_2, TILE, BLOCK,
+                    )  # fmt: skip
+                    turn += 1
+                    mass = _pick(sums, 1)
+                goal = p * mass
+                floor_by_k = floor
+                floor, turn = _edge(
+                    row_logits, row_table, count, vocab, counters, space, parts, turn, top, inverse, least,
+                    goal, floor, high, floor, _MASS, WHOLE, PARTS_2, TILE, BLOCK,
+                )  # fmt: skip
+                # Its edge may part equals, of which the higher ids stay.
+                sums, _, _ = _pass(
+                    row_logits, row_table, count, vocab, counters, space, parts, turn,
+                    top, inverse, least, lowest, floor_by_k, edge, floor, floor, floor, _EQUALS,
+                    WHOLE, PARTS_2, TILE, BLOCK,
+                )  # fmt: skip
+                bits = floor.to(tl.int32)
+                bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+                one = tl.exp((bits.to(tl.float32, bitcast=True) - top) * inverse).to(tl.float64)
+                needed = tl.where(one > 0, tl.ceil((goal - _pick(sums, 0)) / tl.where(one > 0, one, 1.0)), 1.0)
+                spare = _pick(sums, 1).to(tl.int64) - tl.maximum(needed, 1.0).to(tl.int64)
+                if spare > 0:
+                    edge = _id_of_tie(
+                        row_logits, row_table, count, vocab, space + (turn % 2) * parts * EXCHANGED, parts, floor,
+                        spare, WHOLE, PARTS_2, TILE, BLOCK,
+                    )  # fmt: skip
+                turn += 1
+            sums, _, _ = _pass(
+                row_logits, row_table, count, vocab, counters, space, parts, turn,
+                top, inverse, least, lowest, floor, edge, low, low, low, _KEPT, WHOLE, PARTS_2, TILE, BLOCK,
+            )  # fmt: skip
+            first = True
+            if WHOLE:
+                first = tl.program_id(1) == 0
+                if last_of(counters + LEFT, tl.num_programs(1)):
+                    tl.atomic_xchg(counters + MET, 0)
+            if first:
+                mass = tl.where(takes_best, 1.0, _pick(sums, 0))
+                final = tl.where(takes_best, 0.0, tl.log(mass) - _pick(sums, 1) / mass)
+                tl.store(figures + row, mass / total)
+                tl.store(figures + rows + row, final)
+                tl.store(figures + 2 * rows + row, tl.where(takes_best, 1.0, _pick(sums, 2)))
+                tl.store(figures + 3 * rows + row, 1.0 / mass)
+                tl.store(figures + 4 * rows + row, log_sum)
+                tl.store(figures + 5 * rows + row, tl.load(entropies + row))
+                tl.store(bounds + row, floor)
+                tl.store(bounds + rows + row, edge)
+                tl.store(limits + row, least)
+                tl.store(limits + rows + row, lowest)
+                tl.store(limits + 2 * rows + row, mass)
 
-    # Which tokens to look at: those of the table, if the last one that is left is sure to be among them.
-    count = tl.load(cuts + row * 2)
-    cut = tl.load(cuts + row * 2 + 1)
-    whole = tl.zeros([], tl.int32)
-    in_table, table_mass = tl.zeros([TILE // BLOCK, BLOCK], tl.float64), tl.zeros([TILE // BLOCK, BLOCK], tl.float64)
-    no_surprise, no_ratio = tl.zeros([TILE // BLOCK, BLOCK], tl.int32), tl.zeros([TILE // BLOCK, BLOCK], tl.int32)
-    for first in range(0, count, TILE // BLOCK):
-        ids, z = _tile(row_logits, row_table, first, count, whole, vocab, TILE, BLOCK)
-        y, weight, left = _scaled(z, top, inverse, least)
-        above = left & (key_of(z) >= cut)
-        in_table += above.to(tl.float64)
-        table_mass += tl.where(above, weight, 0.0).to(tl.float64)
-        no_surprise += ((key_of(z) >= cut) & (y.to(tl.float64) < least)).to(tl.int32)
-        no_ratio += ((key_of(z) >= cut) & (y.to(tl.float64) < lowest)).to(tl.int32)
-    has_k, has_p = k == k, p < 1.0
-    by_k = has_k & (k <= sum_of(in_table))
-    by_p = (k != k) & (most != most) & has_p & (p * total <= sum_of(table_mass))
-    # A token of the table is too unlikely already, and so are all that are less likely.
-    by_surprise = sum_of(no_surprise) > 0
-    by_ratio = (sum_of(no_ratio) > 0) & ((p >= 1.0) | (p != p) | ((k != k) & (most != most)))
-    sure = by_k | by_p | by_surprise | by_ratio | takes_best | (count == blocks)
-    whole = tl.where(sure, 0, 1)
-    count = tl.where(sure, count, blocks)
 
-    low = tl.where(sure, cut, LOWEST).to(tl.int64)
-    high = key_of(top).to(tl.int64)
-    floor = low
-    if has_k:
-        floor = _edge(
-            row_logits, row_table, count, whole, vocab, top, inverse, least, k, low, high, floor, False, TILE, BLOCK
-        )
-    edge = tl.zeros([], tl.int64)
-    if has_p:
-        mass = total
-        if has_k | (most == most):
-            sums = tl.zeros([TILE // BLOCK, BLOCK], tl.float64)
-            for first in range(0, count, TILE // BLOCK):
-                ids, z = _tile(row_logits, row_table, first, count, whole, vocab, TILE, BLOCK)
-                y, weight, left = _scaled(z, top, inverse, least)
-                sums += tl.where(key_of(z) >= floor, weight, 0.0).to(tl.float64)
-            mass = sum_of(sums)
-        goal = p * mass
-        by_mass = _edge(
-            row_logits, row_table, count, whole, vocab, top, inverse, least, goal, floor, high, floor, True, TILE, BLOCK
-        )
-        # Its edge may part equals, of which the higher ids stay.
-        sums = tl.zeros([TILE // BLOCK, BLOCK], tl.float64)
-        equals = tl.zeros([TILE // BLOCK, BLOCK], tl.int32)
-        each = tl.zeros([TILE // BLOCK, BLOCK], tl.float32)
-        for first in range(0, count, TILE // BLOCK):
-            ids, z = _tile(row_logits, row_table, first, count, whole, vocab, TILE, BLOCK)
-            y, weight, left = _scaled(z, top, inverse, least)
-            key = key_of(z)
-            sums += tl.where((key >= floor) & (key > by_mass), weight, 0.0).to(tl.float64)
-            equals += (left & (key == by_mass)).to(tl.int32)
-            each = tl.maximum(each, tl.where(key == by_mass, weight, 0.0))
-        one = tl.max(tl.max(each, 1), 0).to(tl.float64)
-        needed = tl.where(one > 0, tl.ceil((goal - sum_of(sums)) / tl.where(one > 0, one, 1.0)), 1.0)
-        spare = sum_of(equals) - tl.maximum(needed, 1.0).to(tl.int64)
-        floor = by_mass
-        if spare > 0:
-            seen = tl.zeros([], tl.int64)
-            for first in range(0, count, TILE // BLOCK):
-                ids, z = _tile(row_logits, row_table, first, count, whole, vocab, TILE, BLOCK)
-                tied = tl.reshape((key_of(z) == floor).to(tl.int32), [TILE])
-                running = seen + tl.cumsum(tied, 0)
-                here = (tied != 0) & (running == spare + 1)
-                edge += tl.sum(tl.where(here, tl.reshape(ids, [TILE]), 0), 0)
-                seen += tl.sum(tied, 0)
-    sums = tl.zeros([TILE // BLOCK, BLOCK], tl.float64)
-    inner = tl.zeros([TILE // BLOCK, BLOCK], tl.float64)
-    number = tl.zeros([TILE // BLOCK, BLOCK], tl.int32)
-    for first in range(0, count, TILE // BLOCK):
-        ids, z = _tile(row_logits, row_table, first, count, whole, vocab, TILE, BLOCK)
-        y, weight, left = _scaled(z, top, inverse, least)
-        kept = _kept(ids, z, y, left, floor, lowest, edge)
-        weight = tl.where(kept, weight, 0.0).to(tl.float64)
-        sums += weight
-        inner += weight * tl.where(weight > 0, y, 0.0).to(tl.float64)
-        number += kept.to(tl.int32)
-    mass = tl.where(takes_best, 1.0, sum_of(sums))
-    tl.store(figures + row, mass / total)
-    tl.store(figures + rows + row, tl.where(takes_best, 0.0, tl.log(mass) - sum_of(inner) / mass))
-    tl.store(figures + 2 * rows + row, tl.where(takes_best, 1.0, sum_of(number).to(tl.float64)))
-    tl.store(figures + 3 * rows + row, 1.0 / mass)
-    tl.store(figures + 4 * rows + row, log_sum)
-    tl.store(figures + 5 * rows + row, tl.maximum(log_sum - mean / total, 0.0))
-    tl.store(bounds + row, floor)
-    tl.store(bounds + rows + row, edge)
-    tl.store(bounds + 2 * rows + row, tl.where(sure, count, -1).to(tl.int64))
-    tl.store(limits + row, least)
-    tl.store(limits + rows + row, lowest)
-    tl.store(limits + 2 * rows + row, mass)
+@triton.jit
+def _id_of_tie(
+    row_logits, row_table, count, vocab, sums, parts, floor, spare,
+    WHOLE: tl.constexpr, PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The id of the token after the first `spare` of those with the key `floor`. sums: of _EQUALS, by part."""
+    at = tl.zeros([], tl.int32)
+    seen = tl.zeros([], tl.int64)
+    if WHOLE:
+        part = tl.arange(0, PARTS_2)
+        tied = fresh(sums + part * EXCHANGED + 1, part < parts).to(tl.int64)
+        running = tl.cumsum(tied, 0)
+        here = (running > spare) & (running - tied <= spare)
+        at = tl.sum(tl.where(here, part, 0), 0)
+        seen = tl.sum(tl.where(here, running - tied, 0), 0)
+    ids, z = _tile(row_logits, row_table, at, count, vocab, WHOLE, TILE, BLOCK)
+    tied = (key_of(z) == floor).to(tl.int32)
+    here = (tied != 0) & (seen + tl.cumsum(tied, 0) == spare + 1)
+    return tl.sum(tl.where(here, ids, 0), 0).to(tl.int64)
+
+
+@triton.jit
+def _first_above(ids, weight, before, goal, vocab):
+    """(the lowest id with which the sum of weights in the order of ids is above the goal, or -1; the last id of any
+    weight, or -1), of a tile."""
+    weight = weight.to(tl.float64)
+    above = (before + tl.cumsum(weight, 0) > goal) & (weight > 0)
+    first = tl.min(tl.where(above, ids, vocab), 0)
+    return tl.where(first < vocab, first, -1).to(tl.int64), tl.max(tl.where(weight > 0, ids, -1), 0).to(tl.int64)
 
 
 @triton.jit
 def draw(
-    logits, found, table, inverses, greedy, bounds, limits, numbers, tokens, larger, vocab, keep, blocks,
-    TILE: tl.constexpr, BLOCK: tl.constexpr,
+    logits, found, table, temperatures, top_k, top_p, min_p, saturated, infeasible, counters, space, figures, bounds,
+    limits, numbers, tokens, larger, packed, vocab, width, parts, fields, has_saturated, has_infeasible,
+    WHOLE: tl.constexpr, PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A token by inversion over what is left, in the order of ids, and how many logits are larger than its own.
+    """A token by inversion over what is left, in the order of ids, how many logits are larger than its own, and all
+    that is to be told of the step.
 
-    Grid (rows). numbers: float64 `[rows]` in [0, 1). tokens, larger: int64 `[rows]`. The rest as in `keep_leading`.
+    Grid (rows), and with WHOLE (rows, programs), as in `keep`. numbers: float64 `[rows]` in [0, 1). tokens, larger:
+    int64 `[rows]`. packed: float64 `[rows, fields]`, of `adaptive.info.SamplingInfo`, all but its state. The rest as in
+    `keep` and `adaptive.policies.Control`.
     """
     row, rows = tl.program_id(0).to(tl.int64), tl.num_programs(0)
-    row_logits, row_table = logits + row * vocab, table + row * keep
-    top = tl.load(found + MAXIMUM * rows + row).to(tl.float32) + 0.0
-    inverse = tl.load(inverses + row).to(tl.float32)
-    floor, edge = tl.load(bounds + row), tl.load(bounds + rows + row)
     count = tl.load(bounds + 2 * rows + row)
-    whole = tl.where(count < 0, 1, 0)
-    count = tl.where(count < 0, blocks, count).to(tl.int32)
-    least, lowest, mass = tl.load(limits + row), tl.load(limits + rows + row), tl.load(limits + 2 * rows + row)
-    goal = tl.load(numbers + row) * mass
-    best = tl.load(found + BEST * rows + row).to(tl.int64)
-    token, last = tl.zeros([], tl.int64) - 1, best
-    before = tl.zeros([], tl.float64)
-    first = tl.zeros([], tl.int32)
-    while (first < count) & (token < 0):
-        ids, z = _tile(row_logits, row_table, first, count, whole, vocab, TILE, BLOCK)
-        y, weight, left = _scaled(z, top, inverse, least)
+    if WHOLE:
+        mine = count < 0
+    else:
+        mine = count >= 0
+    if mine:
+        row_logits, row_table = logits + row * vocab, table + row * width
+        top = tl.load(found + MAXIMUM * rows + row).to(tl.float32) + 0.0
+        temperature = tl.load(temperatures + row)
+        inverse = inverse_of(temperature)
+        floor, edge = tl.load(bounds + row), tl.load(bounds + rows + row)
+        least, lowest, mass = tl.load(limits + row), tl.load(limits + rows + row), tl.load(limits + 2 * rows + row)
+        goal = tl.load(numbers + row) * mass
+        best = tl.load(found + BEST * rows + row).to(tl.int64)
+        at = tl.zeros([], tl.int32)
+        before = tl.zeros([], tl.float64)
+        if WHOLE:
+            # The part in which it lies; rounding may lead the goal past the last that has any.
+            part = tl.arange(0, PARTS_2)
+            sums = fresh(space + (row * 3 + 2) * parts * EXCHANGED + part * EXCHANGED, part < parts)
+            running = tl.cumsum(sums, 0)
+            last = tl.max(tl.where(sums > 0, part, 0), 0)
+            at = tl.min(tl.where((running > goal) & (sums > 0), part, last), 0)
+            before = tl.sum(tl.where(part == at, running - sums, 0.0), 0)
+        ids, z = _tile(row_logits, row_table, at, count, vocab, WHOLE, TILE, BLOCK)
+        y, weight, left = _scaled(z, top, inverse.to(tl.float32), least)
         kept = _kept(ids, z, y, left, floor, lowest, edge)
-        weight = tl.reshape(tl.where(kept, weight, 0.0).to(tl.float64), [TILE])
-        ids = tl.reshape(ids, [TILE])
-        sums = before + tl.cumsum(weight, 0)
-        above = (sums > goal) & (weight > 0)
-        lowest_id = tl.min(tl.where(above, ids, vocab), 0)
-        token = tl.where(lowest_id < vocab, lowest_id, -1).to(tl.int64)
-        last = tl.maximum(last, tl.max(tl.where(weight > 0, ids, -1), 0).to(tl.int64))
-        before += tl.sum(weight, 0)
-        first += TILE // BLOCK
-    # Rounding may lead the goal past the last sum.
-    token = tl.where(token < 0, last, token)
-    token = tl.where(tl.load(greedy + row) != 0, best, token)
-    token = tl.minimum(tl.maximum(token, 0), vocab - 1)
-    own = tl.load(row_logits + token).to(tl.float32)
-    number = tl.zeros([TILE // BLOCK, BLOCK], tl.int32)
-    for start in range(0, count, TILE // BLOCK):
-        ids, z = _tile(row_logits, row_table, start, count, whole, vocab, TILE, BLOCK)
-        number += (z > own).to(tl.int32)
-    tl.store(tokens + row, token)
-    tl.store(larger + row, sum_of(number).to(tl.int64))
+        token, last_id = _first_above(ids, tl.where(kept, weight, 0.0), before, goal, vocab)
+        token = tl.where(token < 0, tl.where(last_id < 0, best, last_id), token)
+        token = tl.where(temperature == 0.0, best, token)
+        token = tl.minimum(tl.maximum(token, 0), vocab - 1)
+        own = tl.load(row_logits + token).to(tl.float32)
+        told = True
+        if WHOLE:
+            number = tl.zeros([], tl.int32)
+            for one in range(tl.program_id(1), parts, tl.num_programs(1)):
+                ids, z = _tile(row_logits, row_table, one, count, vocab, WHOLE, TILE, BLOCK)
+                number += tl.sum((z > own).to(tl.int32), 0)
+            beyond = counters + row * COUNTERS + LARGER
+            tl.atomic_add(beyond, number)
+            told = last_of(counters + row * COUNTERS + DRAWN, tl.num_programs(1))
+            if told:
+                number = tl.atomic_xchg(beyond, 0)
+        else:
+            number = tl.sum((z > own).to(tl.int32), 0)
+        if told:
+            tl.store(tokens + row, token)
+            tl.store(larger + row, number.to(tl.int64))
+            _tell(
+                found, top_k, top_p, min_p, saturated, infeasible, figures, packed + row * fields, row, rows, token,
+                temperature, inverse, own, top, number, has_saturated, has_infeasible,
+            )  # fmt: skip
+
+
+@triton.jit
+def _tell(
+    found, top_k, top_p, min_p, saturated, infeasible, figures, out, row, rows, token, temperature, inverse, own, top,
+    number, has_saturated, has_infeasible,
+):  # fmt: skip
+    """One row of `packed`. As `adaptive.info.pack` has it."""
+    absent = tl.zeros([], tl.float64) + float("nan")
+    takes_best = temperature == 0.0
+    maximum = tl.load(found + MAXIMUM * rows + row)
+    finite = tl.abs(maximum) < float("inf")
+    fault = tl.where(finite, tl.where(tl.abs(temperature) < float("inf"), 0.0, 2.0), 1.0)
+    k, p, low_p = tl.load(top_k + row), tl.load(top_p + row), tl.load(min_p + row)
+    kept_mass, log_sum = tl.load(figures + row), tl.load(figures + 4 * rows + row)
+    filtered = (own - top).to(tl.float64) * inverse - log_sum - tl.log(kept_mass)
+    is_saturated, is_infeasible = absent, absent
+    if has_saturated != 0:
+        is_saturated = tl.load(saturated + row)
+    if has_infeasible != 0:
+        is_infeasible = tl.load(infeasible + row)
+    tl.store(out, token.to(tl.float64))
+    tl.store(out + 1, fault)
+    tl.store(out + 2, tl.load(found + ENTROPY * rows + row))
+    tl.store(out + 3, tl.where(takes_best, 0.0, tl.load(figures + rows + row)))
+    tl.store(out + 4, tl.load(figures + 2 * rows + row))
+    tl.store(out + 5, absent)  # the size of the vocabulary, which the host knows
+    tl.store(out + 6, tl.where(takes_best, 1.0, tl.load(figures + 3 * rows + row)))
+    tl.store(out + 7, temperature)
+    tl.store(out + 8, tl.where(k == k, k, 0.0))
+    tl.store(out + 9, tl.where(p == p, p, 1.0))
+    tl.store(out + 10, tl.where(low_p == low_p, low_p, 0.0))
+    tl.store(out + 11, tl.load(found + VARENTROPY * rows + row))
+    tl.store(out + 12, tl.where(takes_best, absent, tl.load(figures + 5 * rows + row)))
+    tl.store(out + 13, tl.load(found + TOP_PROB * rows + row))
+    tl.store(out + 14, tl.where(takes_best, absent, kept_mass))
+    tl.store(out + 15, is_saturated)
+    tl.store(out + 16, is_infeasible)
+    tl.store(out + 17, absent)  # no constraint
+    tl.store(out + 18, own.to(tl.float64) - tl.load(found + NORMALIZER * rows + row))
+    tl.store(out + 19, tl.where(takes_best, 0.0, filtered))
+    tl.store(out + 20, number.to(tl.float64))
