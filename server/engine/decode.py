@@ -12,8 +12,9 @@ from server.engine import kernels
 from server.engine.attention import Layer
 from server.engine.kv_cache import RowCache
 
-_KEYS = 32
-"""Keys that are worked on at a time: with 64 a program takes so many registers that few run side by side."""
+_KEYS = 64
+"""Keys that are worked on at a time."""
+_WARPS, _STAGES = 4, 3
 _WORTH = 256
 """Keys that are worth a program of their own: to put parts together takes as long as a few hundred."""
 _PROGRAMS = 256
@@ -106,6 +107,6 @@ class Table:
             dim**-0.5 if layer.scaling is None else layer.scaling, layer.softcap or 1.0, layer.window or 0, epsilon,
             GROUP=group, GROUP_2=max(_LEAST, triton.next_power_of_2(group)), KEYS=_KEYS, LEAST=_WORTH, PARTS=parts,
             CAPPED=layer.softcap is not None, NORMED=norms is not None, TURNED=turn is not None,
-            CHAINED=chained, **sizes, **({"launch_pdl": True} if chained else {}),
+            CHAINED=chained, num_warps=_WARPS, num_stages=_STAGES, **sizes, **({"launch_pdl": True} if chained else {}),
         )  # fmt: skip
         return out[None]

@@ -168,8 +168,9 @@ def attend(
     heads = tl.num_programs(1) * GROUP
     kind = tl.pointer_type(queries.dtype.element_ty)
     old, capacity = tl.load(lengths + row) - 1, tl.load(capacities + row)
-    key_to = tl.load(key_at + row).to(kind) + head * capacity * DIM
-    value_to = tl.load(value_at + row).to(kind) + head * capacity * VALUE_DIM
+    # Without the hint that addresses are aligned, keys would be read two bytes at a time.
+    key_to = tl.multiple_of(tl.load(key_at + row).to(kind), 16) + head * capacity * DIM
+    value_to = tl.multiple_of(tl.load(value_at + row).to(kind), 16) + head * capacity * VALUE_DIM
     begin = tl.where(window > 0, tl.maximum(old + 1 - window, 0), 0)
     share = tl.maximum(tl.cdiv(tl.cdiv(old - begin, PARTS), KEYS) * KEYS, LEAST)
     parts = tl.maximum(tl.cdiv(old - begin, share), 1)
