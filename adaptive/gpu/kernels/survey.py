@@ -121,10 +121,7 @@ def survey(
     else:
         tl.store(out + SUMS + eighth, eight(p, p * y, p * yy, ties, possible, ahead_total, ahead_mean, zeros))
     if last_of(counters + row * COUNTERS + SURVEYED, parts):
-        if FORESEEN:
-            heat = tl.load(ahead + row)
-        else:
-            heat = float("nan")
+        heat = tl.load(ahead + row) if FORESEEN else float("nan")
         _statistics(partial, found, values, heat, row, rows, parts, FORESEEN, LADDER, PARTS_2)
         first = _leading_blocks(maxima + row * blocks, table + row * keep, cuts + row * 2, blocks, keep, BLOCKS_2)
         near = first * BLOCK + tl.arange(0, BLOCK)
