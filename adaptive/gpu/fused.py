@@ -275,7 +275,13 @@ def check(device: torch.device) -> None:
     measured = ranked.survey.moments
     got = ranked.survey.pool(there, setting(there, device))
     drawn = got.draw(u.to(device)).cpu()
+    wanted, coldest, hottest = (torch.full_like(u, value) for value in (2.0, 0.1, 10.0))
+    found = rank(logits.to(device), None, True).survey
+    assert found is not None
+    sought = found.search(None, *(column.to(device) for column in (wanted, coldest, hottest))).temperature.cpu()
+    reached = moments_on_cpu((logits / sought[:, None]).float())[1].entropy
     same = torch.allclose(torch.stack(measured).cpu(), torch.stack(moments), atol=1e-4)
     same &= torch.allclose(got.figures.cpu(), expected.figures, atol=1e-4)
+    same &= torch.allclose(reached, wanted, atol=1e-4)
     if not same or not torch.equal(drawn, expected.draw(u)):
         raise ArithmeticError("its kernels do not give what plain torch gives")

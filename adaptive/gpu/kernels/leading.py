@@ -183,7 +183,7 @@ def _edge(
     return low, turn
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks", "parts", "drops"])
 def keep(
     logits, found, table, cuts, log_sums, entropies, temperatures, top_k, top_p, min_p, surprisal, counters, space,
     figures, bounds, limits, vocab, width, blocks, parts, drops,
@@ -351,7 +351,7 @@ def _first_above(ids, weight, before, goal, vocab):
     return tl.where(first < vocab, first, -1).to(tl.int64), tl.max(tl.where(weight > 0, ids, -1), 0).to(tl.int64)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts", "fields", "has_saturated", "has_infeasible"])
 def draw(
     logits, found, table, temperatures, top_k, top_p, min_p, saturated, infeasible, counters, space, figures, bounds,
     limits, numbers, tokens, larger, packed, vocab, width, parts, fields, has_saturated, has_infeasible,

@@ -83,7 +83,7 @@ def _forecast(found, row, rows, target, bottom, ceiling):
     return tl.minimum(tl.maximum(guess, bottom), ceiling)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts", "rows", "chosen", "turn", "rounds"])
 def visit(
     logits, found, index, targets, coldest, hottest, counters, partial, states, temperatures, saturated, infeasible,
     log_sums, entropies, vocab, parts, rows, chosen, turn, rounds,
@@ -95,7 +95,8 @@ def visit(
     Grid (members, parts). index: int64, the row of each, if `chosen` is not 0. targets: nats; coldest, hottest:
     temperatures; float64 `[members]`. turn: 0 for the first visit. rounds: how many more the program that comes last
     makes alone, if need be. states: float64 `[STATE, members]`. temperatures, saturated, infeasible, log_sums,
-    entropies: float64 `[members]`, of `adaptive.policies.Control`. partial: float64 `[members, parts, 4]`, of this kernel alone.
+    entropies: float64 `[members]`, of `adaptive.policies.Control`. partial: float64 `[members, parts, 4]`, of this
+    kernel alone.
     """
     member, part, members = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(0)
     row = member

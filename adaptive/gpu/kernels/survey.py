@@ -74,7 +74,7 @@ def _heat(found, rows, row, place, log_sum, mean, square):
     tl.store(found + (HEATS + 2 * place + 1) * rows + row, tl.maximum(square - mean * mean, 0.0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts", "blocks", "keep"])
 def survey(
     logits, ahead, counters, partial, maxima, found, values, ids_, table, cuts, vocab, parts, blocks, keep,
     FORESEEN: tl.constexpr, LADDER: tl.constexpr, PARTS_2: tl.constexpr, BLOCKS_2: tl.constexpr,
@@ -206,7 +206,7 @@ def _leading_blocks(maxima, table, cut_at, blocks, keep, BLOCKS_2: tl.constexpr)
     return tl.argmax(z, 0, tie_break_left=True)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts", "known"])
 def temper(
     logits, found, temperatures, counters, partial, log_sums, entropies, vocab, parts, known,
     PARTS_2: tl.constexpr, TILE: tl.constexpr,
