@@ -104,8 +104,8 @@ class Columns:
 class Report:
     """All columns of a step in one float64 tensor `[rows, n]`, which holds their integers exactly: one copy to the
     host. After the record of a row come the figures of its policy's state, and (id, logprob, filtered logprob) of each
-    candidate. states: how many figures the state of each row's policy has. faults: what the policies of faulty rows said,
-    by row. copy: on its way to the host, and what tells that it is there."""
+    candidate. states: how many figures the state of each row's policy has. faults: what the policies of faulty rows
+    said, by row. copy: on its way to the host, and what tells that it is there."""
 
     packed: Tensor
     vocab_size: int

@@ -171,7 +171,9 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) ->
         logs = values - statistics.log_normalizer[:, None]
         choices = torch.stack([likely.double(), logs.double(), shaped.logprob(likely)], -1).flatten(1)
     parts = [part for part in (packed, states, choices) if part is not None]
-    return Report(parts[0] if len(parts) == 1 else torch.cat(parts, -1), statistics.vocab_size, rows.figures, rows.faults)
+    return Report(
+        parts[0] if len(parts) == 1 else torch.cat(parts, -1), statistics.vocab_size, rows.figures, rows.faults
+    )
 
 
 def _packed(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool) -> Tensor:

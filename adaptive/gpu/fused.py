@@ -134,13 +134,12 @@ class Survey:
         figures, limits = new(len(FIGURES), count), new(3, count)
         bounds = new(3, count, dtype=torch.int64)
         space = new(count, 3, self.parts, leading.EXCHANGED.value)
-        for all_of_it, programs in ((False, ()), (True, (self.programs,))):
-            leading.keep[(count, *programs)](
-                self.logits, self.found, self.table, self.cuts, log_sums, entropies, temperatures, *columns,
-                rows.absent if most is None else most.double().contiguous(), counters, space, figures, bounds, limits,
-                vocab, self.table.shape[1], triton.cdiv(vocab, BLOCK), self.parts, int(most is not None),
-                **self.shape(all_of_it), num_warps=_WARPS,
-            )  # fmt: skip
+        leading.keep[(count, self.programs)](
+            self.logits, self.found, self.table, self.cuts, log_sums, entropies, temperatures, *columns,
+            rows.absent if most is None else most.double().contiguous(), counters, space, figures, bounds, limits,
+            vocab, self.table.shape[1], triton.cdiv(vocab, BLOCK), self.parts, int(most is not None),
+            **self.shape, num_warps=_WARPS,
+        )  # fmt: skip
         return Fused(
             index=None, ids=self.table, weights=self.logits, kept=None, figures=figures,
             survey=self, setting=setting, temperatures=temperatures, bounds=bounds, limits=limits, space=space,
@@ -151,10 +150,11 @@ class Survey:
         """How many work on one row where they wait for each other, and must all run at once."""
         return max(1, min(self.parts, _processors(self.logits.device) // len(self.logits)))
 
-    def shape(self, all_of_it: bool) -> dict[str, int | bool]:
-        """What a kernel of `kernels.leading` is compiled for: to look at the table, or at all of a row."""
-        tile = TILE if all_of_it else BLOCK * triton.next_power_of_2(self.table.shape[1])
-        return {"WHOLE": all_of_it, "PARTS_2": triton.next_power_of_2(self.parts), "TILE": tile, "BLOCK": BLOCK}
+    @property
+    def shape(self) -> dict[str, int]:
+        """What kernels of `kernels.leading` are compiled for."""
+        table = BLOCK * triton.next_power_of_2(self.table.shape[1])
+        return {"PARTS_2": triton.next_power_of_2(self.parts), "TABLE": table, "TILE": TILE, "BLOCK": BLOCK}
 
     def _tempered(self, setting: Setting) -> tuple[Tensor, Tensor]:
         """(logarithm of the sum of exp(y), entropy) after temperature, `[rows]`: a visit to rows whose policy has not
@@ -195,13 +195,11 @@ class Fused(Pool):
         flags = [
             u if column is None else column.double().contiguous() for column in (control.saturated, control.infeasible)
         ]
-        for all_of_it, programs in ((False, ()), (True, (seen.programs,))):
-            leading.draw[(count, *programs)](
-                seen.logits, seen.found, seen.table, self.temperatures, *columns, *flags, _counters.of(seen.logits),
-                self.space, self.figures, self.bounds, self.limits, u.contiguous(), drawn[0], drawn[1], packed,
-                vocab, seen.table.shape[1], seen.parts, WIDTH, *map(int, told),
-                **seen.shape(all_of_it), num_warps=_WARPS,
-            )  # fmt: skip
+        leading.draw[(count, seen.programs)](
+            seen.logits, seen.found, seen.table, self.temperatures, *columns, *flags, _counters.of(seen.logits),
+            self.space, self.figures, self.bounds, self.limits, u.contiguous(), drawn[0], drawn[1], packed,
+            vocab, seen.table.shape[1], seen.parts, WIDTH, *map(int, told), **seen.shape, num_warps=_WARPS,
+        )  # fmt: skip
         self.larger, self.packed = drawn[1], packed
         return drawn[0]
 
@@ -277,7 +275,13 @@ def check(device: torch.device) -> None:
     measured = ranked.survey.moments
     got = ranked.survey.pool(there, setting(there, device))
     drawn = got.draw(u.to(device)).cpu()
+    wanted, coldest, hottest = (torch.full_like(u, value) for value in (2.0, 0.1, 10.0))
+    found = rank(logits.to(device), None, True).survey
+    assert found is not None
+    sought = found.search(None, *(column.to(device) for column in (wanted, coldest, hottest))).temperature.cpu()
+    reached = moments_on_cpu((logits / sought[:, None]).float())[1].entropy
     same = torch.allclose(torch.stack(measured).cpu(), torch.stack(moments), atol=1e-4)
     same &= torch.allclose(got.figures.cpu(), expected.figures, atol=1e-4)
+    same &= torch.allclose(reached, wanted, atol=1e-4)
     if not same or not torch.equal(drawn, expected.draw(u)):
         raise ArithmeticError("its kernels do not give what plain torch gives")

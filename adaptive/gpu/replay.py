@@ -1,4 +1,4 @@
-"""The step of a batch that stays together as a CUDA graph: one launch in place of a hundred."""
+"""The step of a batch that stays together as a CUDA graph: one launch, and nothing else for the host to do."""
 
 import logging
 from collections.abc import Callable

@@ -179,6 +179,34 @@ def test_draws_follow_the_distribution_that_is_reported():
     assert pool.probabilities(60)[0, [10, 20, 50]].tolist() == pytest.approx([0.2, 0.5, 0.3])
 
 
+def test_a_draw_does_not_depend_on_how_many_programs_a_row_has(monkeypatch):
+    logits = logits_of(3, 0.3, 700)
+    rows = Rows([RowSettings(filters=Filters(top_p=p)) for p in (0.5, 0.9, 1e-6)])
+    setting = fused.Setting(fused.Control(torch.ones(3, dtype=torch.float64)), rows.filters)
+    pool = fused.rank(logits).survey.pool(rows, setting)
+    u = torch.tensor([0.1, 0.6, 0.9], dtype=torch.float64)
+    alone, larger = pool.draw(u), pool.larger
+    monkeypatch.setattr(fused, "_processors", lambda device: 12)
+    assert pool.survey.programs == 4
+    assert torch.equal(pool.draw(u), alone) and torch.equal(pool.larger, larger)
+    assert torch.equal(larger, (logits > logits.gather(1, alone[:, None])).sum(-1))
+
+
+def test_rows_that_go_on_in_float64_or_visit_after_visit_arrive_too(monkeypatch):
+    """Steep and flat slopes, a target that float32 may miss; and a search that one program makes alone."""
+    monkeypatch.setattr(fused, "_VISITS", 1)
+    steep = logits_of(1, 0.05, 2500) - 9.0
+    steep[:, :3] = torch.tensor([0.0, -1e-4, -2e-4])
+    logits = torch.cat([logits_of(2, 0.01, 2500), logits_of(1, 6.0, 2500), steep])
+    targets = [7.8, 5.5, 0.02, 1.3]
+    settings = [RowSettings(TargetEntropy(target, 1e-3, 100.0)) for target in targets]
+    records = fusedly(monkeypatch, logits, settings)
+    assert [info.scaled_entropy for info, _ in records] == pytest.approx(targets, abs=2e-6)
+    for (info, _), row in zip(records, logits.double(), strict=True):
+        s = (row / info.temperature).log_softmax(-1)
+        assert -(s.exp() * s).sum().item() == pytest.approx(info.scaled_entropy, abs=2e-6)
+
+
 def test_numbers_come_from_seed_and_position(monkeypatch):
     logits = logits_of(1, 0.0).expand(6, -1)
     settings = [RowSettings(seed=seed, position=3) for seed in range(6)]
@@ -214,11 +242,10 @@ kinds = dict.fromkeys(["logits", "maxima", "values"], "*fp32") | dict.fromkeys([
 kinds |= dict.fromkeys("index bounds tokens larger ids_ seeds positions".split(), "*i64")
 numbers = "vocab parts blocks keep rows chosen turn rounds width known drops fields has_saturated has_infeasible"
 kinds |= dict.fromkeys(numbers.split(), "i32")
-sizes = dict(TILE=4096, BLOCK=32, PARTS_2=64, BLOCKS_2=8192, ROWS_2=64)
+sizes = dict(TILE=4096, TABLE=4096, BLOCK=32, PARTS_2=64, BLOCKS_2=8192, ROWS_2=64)
 flags = [dict(zip(("FORESEEN", "LADDER"), on)) for on in product((False, True), repeat=2)]
 variants = [(survey.survey, on) for on in flags]
-variants += [(kernel, dict(WHOLE=on)) for kernel in (leading.keep, leading.draw) for on in (False, True)]
-variants += [(kernel, {}) for kernel in (survey.temper, search.visit, dice.roll)]
+variants += [(kernel, {}) for kernel in (survey.temper, search.visit, leading.keep, leading.draw, dice.roll)]
 for kernel, flags in variants:
     assert compiled(kernel, sizes | flags, kinds, "*fp64")
     # Triton takes a 1 for a constant.

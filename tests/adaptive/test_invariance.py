@@ -70,7 +70,7 @@ def test_a_row_that_is_no_distribution_harms_no_other_kind_of_row(broken):
 def shaped(logits, wish):
     """Temperature and the distribution to draw from."""
     result = adaptive.sampler.shape(logits[None], Rows([wish]))
-    return result.control.temperature[0], result.log_probabilities()[0].exp()
+    return result.setting.control.temperature[0], result.log_probabilities()[0].exp()
 
 
 @settings(max_examples=80, deadline=None)

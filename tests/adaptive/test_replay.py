@@ -5,6 +5,7 @@ import torch
 
 from adaptive import EntropyFeedback, Filters, Fixed, Mirostat, Penalties, Rows, RowSettings, TargetEntropy, step
 from adaptive.gpu import accelerator
+from adaptive.sampler import Masks
 from tests.interpreted import fused, replay
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of infinities in the interpreter
@@ -60,6 +61,15 @@ def test_tokens_figures_and_states_are_those_of_uncaptured_steps():
     (logits,) = batches(2, 1)
     tokens, _ = replayed.step(logits, ours)
     assert torch.equal(tokens, step(logits, plain)[0])
+
+
+def test_a_step_with_masks_in_between_takes_its_number_too():
+    plain, ours = Rows(SETTINGS), Rows(SETTINGS)
+    replayed, buffer = replay.Replay(counted([])), torch.empty(3, 100)
+    for number, logits in enumerate(batches(3, 7)):
+        masks = Masks((torch.tensor([1]), torch.tensor([4]))) if number in (3, 4) else None
+        buffer.copy_(logits)
+        assert torch.equal(replayed.step(buffer, ours, masks)[0], step(logits, plain, masks)[0])
 
 
 def test_what_the_host_has_a_part_in_is_not_captured():

@@ -19,7 +19,7 @@ def _mix(x):
     return x ^ _shifted(x, 31)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def roll(seeds, positions, numbers, rows, ROWS_2: tl.constexpr):
     """The numbers of rows, float64 `[rows]`, of their seeds and positions, int64; the positions go on by one.
 

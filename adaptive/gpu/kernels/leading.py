@@ -80,7 +80,7 @@ def _sums(ids, z, top, inverse, least, lowest, floor, edge, low, step, high, MOD
     key = key_of(z)
     zeros = tl.zeros_like(y)
     lowest_key, highest_key = tl.zeros([], tl.int64), tl.zeros([], tl.int64)
-    if MODE == _NUMBER or MODE == _MASS:
+    if MODE == _NUMBER or MODE == _MASS:  # noqa: SIM109 - constants of the compiler
         weight = tl.where(key >= floor, p if MODE == _MASS else left.to(tl.float32), 0.0)
         sums = eight(
             zeros, _above(key, weight, low, step, high, 1), _above(key, weight, low, step, high, 2),
@@ -183,126 +183,141 @@ def _edge(
     return low, turn
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks", "parts", "drops"])
 def keep(
     logits, found, table, cuts, log_sums, entropies, temperatures, top_k, top_p, min_p, surprisal, counters, space,
     figures, bounds, limits, vocab, width, blocks, parts, drops,
-    WHOLE: tl.constexpr, PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    PARTS_2: tl.constexpr, TABLE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """max_surprisal, top_k, top_p and min_p, in this order, and what is left.
 
-    Grid (rows): of the rows for which their table tells, `[rows, width]`, which is a tile. With WHOLE, grid (rows,
-    programs): of the others; all programs of a row must run at once. log_sums, entropies: after temperature. top_k,
-    top_p, min_p, surprisal: float64 `[rows]`, NaN where off; surprisal only if `drops` is not 0. A temperature of 0
-    leaves the most likely token. figures: float64 `[6, rows]`, `adaptive.pool.FIGURES`. bounds: int64 `[3, rows]`:
-    floor, edge (see `_kept`), and how many blocks of the table to look at, less than 0 if the whole row. limits:
-    float64 `[3, rows]`: least (see `_scaled`), lowest, and the sum of what is left of exp(y). space: float64
-    `[rows, 3, parts, EXCHANGED]`, see `_pass`.
+    Grid (rows, programs); all programs of a row must run at once. The table of a row, `[rows, width]`, is one tile, of
+    `TABLE` tokens: if the last token that is left is sure to be in it, one program sees to the row, or else all do.
+    log_sums, entropies: after temperature. top_k, top_p, min_p, surprisal: float64 `[rows]`, NaN where off; surprisal
+    only if `drops` is not 0. A temperature of 0 leaves the most likely token. figures: float64 `[6, rows]`,
+    `adaptive.pool.FIGURES`. bounds: int64 `[3, rows]`: floor, edge (see `_kept`), and how many blocks of the table to
+    look at, less than 0 if the whole row. limits: float64 `[3, rows]`: least (see `_scaled`), lowest, and the sum of
+    what is left of exp(y). space: float64 `[rows, 3, parts, EXCHANGED]`, see `_pass`.
     """
     row, rows = tl.program_id(0).to(tl.int64), tl.num_programs(0)
     row_logits, row_table = logits + row * vocab, table + row * width
-    counters += row * COUNTERS
-    space += row * 3 * parts * EXCHANGED
-    if WHOLE:
-        mine = tl.load(bounds + 2 * rows + row) < 0
+    row_counters, row_space = counters + row * COUNTERS, space + row * 3 * parts * EXCHANGED
+    log_sum = tl.load(log_sums + row)
+    total = tl.exp(log_sum)
+    top = tl.load(found + MAXIMUM * rows + row).to(tl.float32) + 0.0
+    temperature = tl.load(temperatures + row)
+    inverse = inverse_of(temperature).to(tl.float32)
+    takes_best = temperature == 0.0
+    k, p, low_p = tl.load(top_k + row), tl.load(top_p + row), tl.load(min_p + row)
+    most = tl.zeros([], tl.float64) + float("nan")
+    if drops != 0:
+        most = tl.load(surprisal + row)
+    least = tl.where(most == most, log_sum - most, NONE).to(tl.float64)
+    lowest = tl.where(low_p > 0, tl.log(tl.where(low_p > 0, low_p, 1.0)), NONE).to(tl.float64)
+    count, cut = tl.load(cuts + row * 2), tl.load(cuts + row * 2 + 1).to(tl.int64)
+    ids, z = _tile(row_logits, row_table, 0, count, vocab, False, TABLE, BLOCK)
+    sums, _, _ = _sums(ids, z, top, inverse, least, lowest, cut, 0, cut, cut, cut, _AT_HAND)
+    alone = (k != k) & (most != most)
+    by_k = (k == k) & (k <= _pick(sums, 0))
+    by_p = alone & (p < 1.0) & (p * total <= _pick(sums, 1))
+    # A token of the table is too unlikely already, and so are all that are less likely.
+    by_surprise = _pick(sums, 2) > 0
+    by_ratio = (_pick(sums, 3) > 0) & ((p >= 1.0) | (p != p) | alone)
+    if by_k | by_p | by_surprise | by_ratio | takes_best | (count == blocks):
+        if tl.program_id(1) == 0:
+            floor, edge, sums = _floor(
+                row_logits, row_table, count, vocab, row_counters, row_space, parts, top, inverse, least, lowest,
+                k, p, most, total, cut, False, PARTS_2, TABLE, BLOCK,
+            )  # fmt: skip
+            tl.store(bounds + 2 * rows + row, count.to(tl.int64))
+            _leave(
+                figures, bounds, limits, row, rows, floor, edge, sums, takes_best, total, log_sum,
+                tl.load(entropies + row), least, lowest,
+            )  # fmt: skip
     else:
-        mine = row >= 0
-    if mine:
-        log_sum = tl.load(log_sums + row)
-        total = tl.exp(log_sum)
-        top = tl.load(found + MAXIMUM * rows + row).to(tl.float32) + 0.0
-        temperature = tl.load(temperatures + row)
-        inverse = inverse_of(temperature).to(tl.float32)
-        takes_best = temperature == 0.0
-        k, p, low_p = tl.load(top_k + row), tl.load(top_p + row), tl.load(min_p + row)
-        most = tl.zeros([], tl.float64) + float("nan")
-        if drops != 0:
-            most = tl.load(surprisal + row)
-        least = tl.where(most == most, log_sum - most, NONE).to(tl.float64)
-        lowest = tl.where(low_p > 0, tl.log(tl.where(low_p > 0, low_p, 1.0)), NONE).to(tl.float64)
-        has_k, has_p = k == k, p < 1.0
-        count = tl.load(cuts + row * 2)
-        low = tl.zeros([], tl.int64) + LOWEST
-        turn = tl.zeros([], tl.int32)
-        sure = mine
-        if not WHOLE:
-            # Whether the last token that is left is sure to be among those of the table.
-            low = tl.load(cuts + row * 2 + 1).to(tl.int64)
+        floor, edge, sums = _floor(
+            row_logits, row_table, count, vocab, row_counters, row_space, parts, top, inverse, least, lowest,
+            k, p, most, total, cut * 0 + LOWEST, True, PARTS_2, TILE, BLOCK,
+        )  # fmt: skip
+        if last_of(row_counters + LEFT, tl.num_programs(1)):
+            tl.atomic_xchg(row_counters + MET, 0)
+            tl.store(bounds + 2 * rows + row, -1)
+            _leave(
+                figures, bounds, limits, row, rows, floor, edge, sums, takes_best, total, log_sum,
+                tl.load(entropies + row), least, lowest,
+            )  # fmt: skip
+
+
+@triton.jit
+def _floor(
+    row_logits, row_table, count, vocab, counters, space, parts, top, inverse, least, lowest, k, p, most, total, low,
+    WHOLE: tl.constexpr, PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """(floor, edge, sums of _KEPT) of a row: what top_k and top_p leave has keys from `low` on."""
+    high = key_of(top).to(tl.int64)
+    turn = tl.zeros([], tl.int32)
+    floor = low
+    if k == k:
+        floor, turn = _edge(
+            row_logits, row_table, count, vocab, counters, space, parts, turn, top, inverse, least,
+            k, low, high, floor, _NUMBER, WHOLE, PARTS_2, TILE, BLOCK,
+        )  # fmt: skip
+    edge = tl.zeros([], tl.int64)
+    if p < 1.0:
+        mass = total
+        if (k == k) | (most == most):
             sums, _, _ = _pass(
                 row_logits, row_table, count, vocab, counters, space, parts, turn,
-                top, inverse, least, lowest, low, 0, low, low, low, _AT_HAND, WHOLE, PARTS_2, TILE, BLOCK,
+                top, inverse, least, lowest, floor, edge, low, low, low, _AT_HAND, WHOLE, PARTS_2, TILE, BLOCK,
             )  # fmt: skip
-            by_k = has_k & (k <= _pick(sums, 0))
-            by_p = (k != k) & (most != most) & has_p & (p * total <= _pick(sums, 1))
-            # A token of the table is too unlikely already, and so are all that are less likely.
-            by_surprise = _pick(sums, 2) > 0
-            by_ratio = (_pick(sums, 3) > 0) & ((p >= 1.0) | (p != p) | ((k != k) & (most != most)))
-            sure = by_k | by_p | by_surprise | by_ratio | takes_best | (count == blocks)
-            tl.store(bounds + 2 * rows + row, tl.where(sure, count, -1).to(tl.int64))
-        if sure:
-            high = key_of(top).to(tl.int64)
-            floor = low
-            if has_k:
-                floor, turn = _edge(
-                    row_logits, row_table, count, vocab, counters, space, parts, turn, top, inverse, least,
-                    k, low, high, floor, _NUMBER, WHOLE, PARTS_2, TILE, BLOCK,
-                )  # fmt: skip
-            edge = tl.zeros([], tl.int64)
-            if has_p:
-                mass = total
-                if has_k | (most == most):
-                    sums, _, _ = _pass(
-                        row_logits, row_table, count, vocab, counters, space, parts, turn,
-                        top, inverse, least, lowest, floor, edge, low, low, low, _AT_HAND, WHOLE, PARTS_2, TILE, BLOCK,
-                    )  # fmt: skip
-                    turn += 1
-                    mass = _pick(sums, 1)
-                goal = p * mass
-                floor_by_k = floor
-                floor, turn = _edge(
-                    row_logits, row_table, count, vocab, counters, space, parts, turn, top, inverse, least,
-                    goal, floor, high, floor, _MASS, WHOLE, PARTS_2, TILE, BLOCK,
-                )  # fmt: skip
-                # Its edge may part equals, of which the higher ids stay.
-                sums, _, _ = _pass(
-                    row_logits, row_table, count, vocab, counters, space, parts, turn,
-                    top, inverse, least, lowest, floor_by_k, edge, floor, floor, floor, _EQUALS,
-                    WHOLE, PARTS_2, TILE, BLOCK,
-                )  # fmt: skip
-                bits = floor.to(tl.int32)
-                bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-                one = tl.exp((bits.to(tl.float32, bitcast=True) - top) * inverse).to(tl.float64)
-                needed = tl.where(one > 0, tl.ceil((goal - _pick(sums, 0)) / tl.where(one > 0, one, 1.0)), 1.0)
-                spare = _pick(sums, 1).to(tl.int64) - tl.maximum(needed, 1.0).to(tl.int64)
-                if spare > 0:
-                    edge = _id_of_tie(
-                        row_logits, row_table, count, vocab, space + (turn % 2) * parts * EXCHANGED, parts, floor,
-                        spare, WHOLE, PARTS_2, TILE, BLOCK,
-                    )  # fmt: skip
-                turn += 1
-            sums, _, _ = _pass(
-                row_logits, row_table, count, vocab, counters, space, parts, turn,
-                top, inverse, least, lowest, floor, edge, low, low, low, _KEPT, WHOLE, PARTS_2, TILE, BLOCK,
+            turn += 1
+            mass = _pick(sums, 1)
+        goal = p * mass
+        floor_by_k = floor
+        floor, turn = _edge(
+            row_logits, row_table, count, vocab, counters, space, parts, turn, top, inverse, least,
+            goal, floor, high, floor, _MASS, WHOLE, PARTS_2, TILE, BLOCK,
+        )  # fmt: skip
+        # Its edge may part equals, of which the higher ids stay.
+        sums, _, _ = _pass(
+            row_logits, row_table, count, vocab, counters, space, parts, turn,
+            top, inverse, least, lowest, floor_by_k, edge, floor, floor, floor, _EQUALS, WHOLE, PARTS_2, TILE, BLOCK,
+        )  # fmt: skip
+        bits = floor.to(tl.int32)
+        bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+        one = tl.exp((bits.to(tl.float32, bitcast=True) - top) * inverse).to(tl.float64)
+        needed = tl.where(one > 0, tl.ceil((goal - _pick(sums, 0)) / tl.where(one > 0, one, 1.0)), 1.0)
+        spare = _pick(sums, 1).to(tl.int64) - tl.maximum(needed, 1.0).to(tl.int64)
+        if spare > 0:
+            edge = _id_of_tie(
+                row_logits, row_table, count, vocab, space + (turn % 2) * parts * EXCHANGED, parts, floor, spare,
+                WHOLE, PARTS_2, TILE, BLOCK,
             )  # fmt: skip
-            first = True
-            if WHOLE:
-                first = tl.program_id(1) == 0
-                if last_of(counters + LEFT, tl.num_programs(1)):
-                    tl.atomic_xchg(counters + MET, 0)
-            if first:
-                mass = tl.where(takes_best, 1.0, _pick(sums, 0))
-                final = tl.where(takes_best, 0.0, tl.log(mass) - _pick(sums, 1) / mass)
-                tl.store(figures + row, mass / total)
-                tl.store(figures + rows + row, final)
-                tl.store(figures + 2 * rows + row, tl.where(takes_best, 1.0, _pick(sums, 2)))
-                tl.store(figures + 3 * rows + row, 1.0 / mass)
-                tl.store(figures + 4 * rows + row, log_sum)
-                tl.store(figures + 5 * rows + row, tl.load(entropies + row))
-                tl.store(bounds + row, floor)
-                tl.store(bounds + rows + row, edge)
-                tl.store(limits + row, least)
-                tl.store(limits + rows + row, lowest)
-                tl.store(limits + 2 * rows + row, mass)
+        turn += 1
+    sums, _, _ = _pass(
+        row_logits, row_table, count, vocab, counters, space, parts, turn,
+        top, inverse, least, lowest, floor, edge, low, low, low, _KEPT, WHOLE, PARTS_2, TILE, BLOCK,
+    )  # fmt: skip
+    return floor, edge, sums
+
+
+@triton.jit
+def _leave(
+    figures, bounds, limits, row, rows, floor, edge, sums, takes_best, total, log_sum, entropy, least, lowest
+):  # fmt: skip
+    """Store what `keep` has found of a row."""
+    mass = tl.where(takes_best, 1.0, _pick(sums, 0))
+    tl.store(figures + row, mass / total)
+    tl.store(figures + rows + row, tl.where(takes_best, 0.0, tl.log(mass) - _pick(sums, 1) / mass))
+    tl.store(figures + 2 * rows + row, tl.where(takes_best, 1.0, _pick(sums, 2)))
+    tl.store(figures + 3 * rows + row, 1.0 / mass)
+    tl.store(figures + 4 * rows + row, log_sum)
+    tl.store(figures + 5 * rows + row, entropy)
+    tl.store(bounds + row, floor)
+    tl.store(bounds + rows + row, edge)
+    tl.store(limits + row, least)
+    tl.store(limits + rows + row, lowest)
+    tl.store(limits + 2 * rows + row, mass)
 
 
 @triton.jit
@@ -336,72 +351,82 @@ def _first_above(ids, weight, before, goal, vocab):
     return tl.where(first < vocab, first, -1).to(tl.int64), tl.max(tl.where(weight > 0, ids, -1), 0).to(tl.int64)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts", "fields", "has_saturated", "has_infeasible"])
 def draw(
     logits, found, table, temperatures, top_k, top_p, min_p, saturated, infeasible, counters, space, figures, bounds,
     limits, numbers, tokens, larger, packed, vocab, width, parts, fields, has_saturated, has_infeasible,
-    WHOLE: tl.constexpr, PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    PARTS_2: tl.constexpr, TABLE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A token by inversion over what is left, in the order of ids, how many logits are larger than its own, and all
     that is to be told of the step.
 
-    Grid (rows), and with WHOLE (rows, programs), as in `keep`. numbers: float64 `[rows]` in [0, 1). tokens, larger:
-    int64 `[rows]`. packed: float64 `[rows, fields]`, of `adaptive.info.SamplingInfo`, all but its state. The rest as in
+    Grid (rows, programs), which need not run at once. numbers: float64 `[rows]` in [0, 1). tokens, larger: int64
+    `[rows]`. packed: float64 `[rows, fields]`, of `adaptive.info.SamplingInfo`, all but its state. The rest as in
     `keep` and `adaptive.policies.Control`.
     """
     row, rows = tl.program_id(0).to(tl.int64), tl.num_programs(0)
-    count = tl.load(bounds + 2 * rows + row)
-    if WHOLE:
-        mine = count < 0
-    else:
-        mine = count >= 0
-    if mine:
-        row_logits, row_table = logits + row * vocab, table + row * width
-        top = tl.load(found + MAXIMUM * rows + row).to(tl.float32) + 0.0
-        temperature = tl.load(temperatures + row)
-        inverse = inverse_of(temperature)
-        floor, edge = tl.load(bounds + row), tl.load(bounds + rows + row)
-        least, lowest, mass = tl.load(limits + row), tl.load(limits + rows + row), tl.load(limits + 2 * rows + row)
-        goal = tl.load(numbers + row) * mass
-        best = tl.load(found + BEST * rows + row).to(tl.int64)
-        at = tl.zeros([], tl.int32)
-        before = tl.zeros([], tl.float64)
-        if WHOLE:
-            # The part in which it lies; rounding may lead the goal past the last that has any.
-            part = tl.arange(0, PARTS_2)
-            sums = fresh(space + (row * 3 + 2) * parts * EXCHANGED + part * EXCHANGED, part < parts)
-            running = tl.cumsum(sums, 0)
-            last = tl.max(tl.where(sums > 0, part, 0), 0)
-            at = tl.min(tl.where((running > goal) & (sums > 0), part, last), 0)
-            before = tl.sum(tl.where(part == at, running - sums, 0.0), 0)
-        ids, z = _tile(row_logits, row_table, at, count, vocab, WHOLE, TILE, BLOCK)
-        y, weight, left = _scaled(z, top, inverse.to(tl.float32), least)
-        kept = _kept(ids, z, y, left, floor, lowest, edge)
-        token, last_id = _first_above(ids, tl.where(kept, weight, 0.0), before, goal, vocab)
-        token = tl.where(token < 0, tl.where(last_id < 0, best, last_id), token)
-        token = tl.where(temperature == 0.0, best, token)
-        token = tl.minimum(tl.maximum(token, 0), vocab - 1)
-        own = tl.load(row_logits + token).to(tl.float32)
-        told = True
-        if WHOLE:
-            number = tl.zeros([], tl.int32)
-            for one in range(tl.program_id(1), parts, tl.num_programs(1)):
-                ids, z = _tile(row_logits, row_table, one, count, vocab, WHOLE, TILE, BLOCK)
-                number += tl.sum((z > own).to(tl.int32), 0)
-            beyond = counters + row * COUNTERS + LARGER
-            tl.atomic_add(beyond, number)
-            told = last_of(counters + row * COUNTERS + DRAWN, tl.num_programs(1))
-            if told:
-                number = tl.atomic_xchg(beyond, 0)
-        else:
-            number = tl.sum((z > own).to(tl.int32), 0)
+    row_logits, row_table = logits + row * vocab, table + row * width
+    count = tl.load(bounds + 2 * rows + row).to(tl.int32)
+    top = tl.load(found + MAXIMUM * rows + row).to(tl.float32) + 0.0
+    temperature = tl.load(temperatures + row)
+    inverse = inverse_of(temperature)
+    floor, edge = tl.load(bounds + row), tl.load(bounds + rows + row)
+    least, lowest = tl.load(limits + row), tl.load(limits + rows + row)
+    goal = tl.load(numbers + row) * tl.load(limits + 2 * rows + row)
+    best = tl.load(found + BEST * rows + row).to(tl.int64)
+    takes_best = temperature == 0.0
+    told = tl.program_id(1) == 0
+    token, own, number = best, top, tl.zeros([], tl.int32)
+    if count >= 0:
         if told:
-            tl.store(tokens + row, token)
-            tl.store(larger + row, number.to(tl.int64))
-            _tell(
-                found, top_k, top_p, min_p, saturated, infeasible, figures, packed + row * fields, row, rows, token,
-                temperature, inverse, own, top, number, has_saturated, has_infeasible,
-            )  # fmt: skip
+            ids, z = _tile(row_logits, row_table, 0, count, vocab, False, TABLE, BLOCK)
+            token = _drawn(
+                ids, z, top, inverse.to(tl.float32), least, lowest, floor, edge, 0.0, goal, best, takes_best, vocab
+            )
+            own = tl.load(row_logits + token).to(tl.float32)
+            number = tl.sum((z > own).to(tl.int32), 0)
+    else:
+        # The part in which it lies; rounding may lead the goal past the last that has any.
+        part = tl.arange(0, PARTS_2)
+        sums = fresh(space + (row * 3 + 2) * parts * EXCHANGED + part * EXCHANGED, part < parts)
+        running = tl.cumsum(sums, 0)
+        last = tl.max(tl.where(sums > 0, part, 0), 0)
+        at = tl.min(tl.where((running > goal) & (sums > 0), part, last), 0)
+        before = tl.sum(tl.where(part == at, running - sums, 0.0), 0)
+        ids_here, z_here = _tile(row_logits, row_table, at, count, vocab, True, TILE, BLOCK)
+        token = _drawn(
+            ids_here, z_here, top, inverse.to(tl.float32), least, lowest, floor, edge, before, goal, best, takes_best,
+            vocab,
+        )  # fmt: skip
+        own = tl.load(row_logits + token).to(tl.float32)
+        for one in range(tl.program_id(1), parts, tl.num_programs(1)):
+            _, z_there = _tile(row_logits, row_table, one, count, vocab, True, TILE, BLOCK)
+            number += tl.sum((z_there > own).to(tl.int32), 0)
+        beyond = counters + row * COUNTERS + LARGER
+        tl.atomic_add(beyond, number)
+        told = last_of(counters + row * COUNTERS + DRAWN, tl.num_programs(1))
+        if told:
+            number = tl.atomic_xchg(beyond, 0)
+    if told:
+        tl.store(tokens + row, token)
+        tl.store(larger + row, number.to(tl.int64))
+        _tell(
+            found, top_k, top_p, min_p, saturated, infeasible, figures, packed + row * fields, row, rows, token,
+            temperature, inverse, own, top, number, has_saturated, has_infeasible,
+        )  # fmt: skip
+
+
+@triton.jit
+def _drawn(ids, z, top, inverse, least, lowest, floor, edge, before, goal, best, takes_best, vocab):
+    """The token of a tile with which the sum of weights in the order of ids, from `before` on, is above the goal."""
+    y, weight, left = _scaled(z, top, inverse, least)
+    weight = tl.where(_kept(ids, z, y, left, floor, lowest, edge), weight, 0.0).to(tl.float64)
+    above = (before + tl.cumsum(weight, 0) > goal) & (weight > 0)
+    first = tl.min(tl.where(above, ids, vocab), 0).to(tl.int64)
+    # Rounding may lead the goal past the last sum.
+    last = tl.max(tl.where(weight > 0, ids, -1), 0).to(tl.int64)
+    token = tl.where(first < vocab, first, tl.where(last < 0, best, last))
+    return tl.minimum(tl.maximum(tl.where(takes_best, best, token), 0), vocab - 1)
 
 
 @triton.jit

@@ -83,7 +83,7 @@ def _forecast(found, row, rows, target, bottom, ceiling):
     return tl.minimum(tl.maximum(guess, bottom), ceiling)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts", "rows", "chosen", "turn", "rounds"])
 def visit(
     logits, found, index, targets, coldest, hottest, counters, partial, states, temperatures, saturated, infeasible,
     log_sums, entropies, vocab, parts, rows, chosen, turn, rounds,
@@ -92,10 +92,11 @@ def visit(
     """Measure rows at the temperature where the one before left off, and take a step of Halley's on ln H over u = ln T,
     as `adaptive.search` does; who has arrived is not visited again.
 
-    Grid (members, parts). index: int64, the row of each, if `chosen` is not 0; targets: nats, coldest, hottest: temperatures, float64
-    `[members]`. turn: 0 for the first visit; rounds: how many more the program that comes last makes alone, if need be.
-    States: float64 `[STATE, members]`. temperatures, saturated, infeasible, log_sums, entropies: float64 `[members]`,
-    of `adaptive.policies.Control`. partial: float64 `[members, parts, 4]`, of this kernel alone.
+    Grid (members, parts). index: int64, the row of each, if `chosen` is not 0. targets: nats; coldest, hottest:
+    temperatures; float64 `[members]`. turn: 0 for the first visit. rounds: how many more the program that comes last
+    makes alone, if need be. states: float64 `[STATE, members]`. temperatures, saturated, infeasible, log_sums,
+    entropies: float64 `[members]`, of `adaptive.policies.Control`. partial: float64 `[members, parts, 4]`, of this
+    kernel alone.
     """
     member, part, members = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(0)
     row = member
@@ -190,7 +191,7 @@ def visit(
                 left = tl.where(done != 0.0, 0, left)
                 if left > 0:
                     sums = tl.zeros([4], tl.float64)
-                    for one in range(0, parts):
+                    for one in range(parts):
                         sums += _measured(row_logits, one, vocab, top, tl.exp(-u), precise, TILE)
             tl.store(state + U * members, u)
             tl.store(state + LOW * members, low)

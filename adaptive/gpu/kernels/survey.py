@@ -74,7 +74,7 @@ def _heat(found, rows, row, place, log_sum, mean, square):
     tl.store(found + (HEATS + 2 * place + 1) * rows + row, tl.maximum(square - mean * mean, 0.0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts", "blocks", "keep"])
 def survey(
     logits, ahead, counters, partial, maxima, found, values, ids_, table, cuts, vocab, parts, blocks, keep,
     FORESEEN: tl.constexpr, LADDER: tl.constexpr, PARTS_2: tl.constexpr, BLOCKS_2: tl.constexpr,
@@ -121,10 +121,7 @@ def survey(
     else:
         tl.store(out + SUMS + eighth, eight(p, p * y, p * yy, ties, possible, ahead_total, ahead_mean, zeros))
     if last_of(counters + row * COUNTERS + SURVEYED, parts):
-        if FORESEEN:
-            heat = tl.load(ahead + row)
-        else:
-            heat = float("nan")
+        heat = tl.load(ahead + row) if FORESEEN else float("nan")
         _statistics(partial, found, values, heat, row, rows, parts, FORESEEN, LADDER, PARTS_2)
         first = _leading_blocks(maxima + row * blocks, table + row * keep, cuts + row * 2, blocks, keep, BLOCKS_2)
         near = first * BLOCK + tl.arange(0, BLOCK)
@@ -209,7 +206,7 @@ def _leading_blocks(maxima, table, cut_at, blocks, keep, BLOCKS_2: tl.constexpr)
     return tl.argmax(z, 0, tie_break_left=True)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts", "known"])
 def temper(
     logits, found, temperatures, counters, partial, log_sums, entropies, vocab, parts, known,
     PARTS_2: tl.constexpr, TILE: tl.constexpr,
