@@ -3,7 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
 
 ROOT = Path(__file__).parents[1]
 _PROGRAM = """
@@ -25,3 +30,43 @@ def assert_compile(program: str, cache: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", _PROGRAM + program]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
+
+
+class Launches:
+    """In place of interpreted kernels of a module: they run, and what they were launched with is kept."""
+
+    def __init__(self, patch: Any, module: ModuleType, *names: str) -> None:
+        self._program = f"from {module.__name__} import {', '.join(names)}\n"
+        self._seen: set[str] = set()
+        for name in names:
+            patch.setattr(module, name, _Watched(name, getattr(module, name), self._seen))
+
+    def assert_compile(self, cache: Path) -> None:
+        """Compile every kernel for the types of arguments that it was launched with, of which the interpreter sees
+        nothing."""
+        assert self._seen
+        assert_compile(self._program + "\n".join(sorted(self._seen)), cache)
+
+
+class _Watched:
+    def __init__(self, name: str, kernel: Any, seen: set[str]) -> None:
+        self._name, self._kernel, self._seen = name, kernel, seen
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        def launch(*arguments: Any, **constants: Any) -> None:
+            kinds = {name: _kind(value) for name, value in zip(self._kernel.arg_names, arguments, strict=False)}
+            fixed = {name: value for name, value in constants.items() if name in self._kernel.arg_names}
+            self._seen.add(f"assert compiled({self._name}, {fixed}, {kinds}, None)")
+            self._kernel[grid](*arguments, **constants)
+
+        return launch
+
+
+_KINDS = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+_KINDS |= {torch.int64: "i64", torch.int32: "i32", torch.int8: "i8", torch.bool: "i1"}
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return "*" + _KINDS[value.dtype]
+    return "fp32" if isinstance(value, float) else "i32"

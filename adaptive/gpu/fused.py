@@ -118,7 +118,7 @@ class Survey:
             search.visit[(members, self.parts)](
                 self.logits, self.found, target if index is None else index, target, coldest, hottest,
                 _counters.of(target), partial, states, *columns.unbind(), vocab, self.parts, rows,
-                int(index is not None), turn, _ALONE if turn == _VISITS - 1 else 0,
+                turn, _ALONE if turn == _VISITS - 1 else 0, CHOSEN=index is not None,
                 PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, num_warps=_WARPS, maxnreg=_REGISTERS,
             )  # fmt: skip
         temperature, saturated, infeasible, log_sum, entropy = columns.unbind()

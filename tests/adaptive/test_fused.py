@@ -21,8 +21,10 @@ from adaptive.draw import uniform
 from adaptive.gpu import accelerator
 from adaptive.moments import rank_and_measure as moments_on_cpu
 from adaptive.penalties import History
-from tests.compiled import assert_compile
+from tests.compiled import Launches, assert_compile
 from tests.interpreted import fused
+
+from adaptive.gpu.kernels import leading, search, survey  # isort: skip  # the interpreted ones
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of infinities in the interpreter
 VOCAB = 320
@@ -232,6 +234,20 @@ def test_the_cpu_has_no_kernels():
     assert accelerator.kernels(torch.device("cpu")) is None
 
 
+@pytest.mark.parametrize(
+    ("module", "names"), [(survey, ["survey", "temper"]), (search, ["visit"]), (leading, ["keep", "draw"])]
+)
+def test_what_kernels_are_launched_with_compiles(monkeypatch, tmp_path, module, names):
+    launches = Launches(monkeypatch, module, *names)
+    logits = logits_of(3, 2.0)
+    for settings in (
+        [RowSettings(TargetEntropy(1.0), Filters(top_p=0.9))] * 3,
+        [RowSettings(TargetEntropy(1.0)), RowSettings(Fixed(0.9), Filters(top_k=9)), RowSettings(Mirostat(3.0))],
+    ):
+        fusedly(monkeypatch, logits, settings)
+    launches.assert_compile(tmp_path)
+
+
 def test_the_kernels_compile_for_an_h100(tmp_path):
     assert_compile(
         """
@@ -240,12 +256,13 @@ from adaptive.gpu.kernels import dice, leading, search, survey
 
 kinds = dict.fromkeys(["logits", "maxima", "values"], "*fp32") | dict.fromkeys(["table", "cuts", "counters"], "*i32")
 kinds |= dict.fromkeys("index bounds tokens larger ids_ seeds positions".split(), "*i64")
-numbers = "vocab parts blocks keep rows chosen turn rounds width known drops fields has_saturated has_infeasible"
+numbers = "vocab parts blocks keep rows turn rounds width known drops fields has_saturated has_infeasible"
 kinds |= dict.fromkeys(numbers.split(), "i32")
 sizes = dict(TILE=4096, TABLE=4096, BLOCK=32, PARTS_2=64, BLOCKS_2=8192, ROWS_2=64)
 flags = [dict(zip(("FORESEEN", "LADDER"), on)) for on in product((False, True), repeat=2)]
 variants = [(survey.survey, on) for on in flags]
-variants += [(kernel, {}) for kernel in (survey.temper, search.visit, leading.keep, leading.draw, dice.roll)]
+variants += [(search.visit, {"CHOSEN": chosen}) for chosen in (False, True)]
+variants += [(kernel, {}) for kernel in (survey.temper, leading.keep, leading.draw, dice.roll)]
 for kernel, flags in variants:
     assert compiled(kernel, sizes | flags, kinds, "*fp64")
     # Triton takes a 1 for a constant.

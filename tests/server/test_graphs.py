@@ -6,9 +6,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from server.engine.kv_cache import RowCache
 from server.engine.model import Model, Piece
+from tests.compiled import Launches
 from tests.interpreted import decode, graphs
 from tests.interpreted import fused_step as fused
 from tests.models import FAMILIES
+
+from server.engine import kernels  # isort: skip  # the interpreted ones
 
 NOTHING = torch.zeros(0, dtype=torch.int64)
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of infinities in the interpreter
@@ -130,3 +133,13 @@ def test_graphs_that_differ_or_cannot_be_made_are_left_out_and_told(monkeypatch,
         monkeypatch.setattr(graphs, "Recorder", lambda: None)
         assert graphs.build(model) is None
     assert "differ from the plain way's" in caplog.text and caplog.text.count("without CUDA graphs") == 2
+
+
+def test_what_kernels_are_launched_with_compiles(monkeypatch, tmp_path):
+    launches = Launches(monkeypatch, kernels, "product", "normed", "gated", "attend")
+    model = model_of("qwen3").network.half()
+    model = Model("half", model, 64)
+    with torch.inference_mode():
+        fused_graphs = graphs.Graphs(model, lambda run: run, (1, 4), fused.Fused(model.network, 64))
+        fused_graphs._run(1), fused_graphs._run(4)
+    launches.assert_compile(tmp_path)

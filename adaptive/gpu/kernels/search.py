@@ -83,16 +83,16 @@ def _forecast(found, row, rows, target, bottom, ceiling):
     return tl.minimum(tl.maximum(guess, bottom), ceiling)
 
 
-@triton.jit(do_not_specialize=["parts", "rows", "chosen", "turn", "rounds"])
+@triton.jit(do_not_specialize=["parts", "rows", "turn", "rounds"])
 def visit(
     logits, found, index, targets, coldest, hottest, counters, partial, states, temperatures, saturated, infeasible,
-    log_sums, entropies, vocab, parts, rows, chosen, turn, rounds,
-    PARTS_2: tl.constexpr, TILE: tl.constexpr,
+    log_sums, entropies, vocab, parts, rows, turn, rounds,
+    CHOSEN: tl.constexpr, PARTS_2: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Measure rows at the temperature where the one before left off, and take a step of Halley's on ln H over u = ln T,
     as `adaptive.search` does; who has arrived is not visited again.
 
-    Grid (members, parts). index: int64, the row of each, if `chosen` is not 0. targets: nats; coldest, hottest:
+    Grid (members, parts). index: int64, the row of each, with CHOSEN. targets: nats; coldest, hottest:
     temperatures; float64 `[members]`. turn: 0 for the first visit. rounds: how many more the program that comes last
     makes alone, if need be. states: float64 `[STATE, members]`. temperatures, saturated, infeasible, log_sums,
     entropies: float64 `[members]`, of `adaptive.policies.Control`. partial: float64 `[members, parts, 4]`, of this
@@ -100,7 +100,7 @@ def visit(
     """
     member, part, members = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(0)
     row = member
-    if chosen != 0:
+    if CHOSEN:
         row = tl.load(index + member)
     row_logits, state = logits + row * vocab, states + member
     target = tl.load(targets + member)
