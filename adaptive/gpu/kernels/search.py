@@ -32,8 +32,11 @@ def _moments(row_logits, part, vocab, top, inverse, TYPE: tl.constexpr, TILE: tl
     y = tl.where(p > 0, y, 0.0)
     py = p * y
     pyy = py * y
+    # As a thread has them, four by four, in float32, and of threads in float64.
+    fours: tl.constexpr = max(TILE // 1024, 1)
     sums = tl.join(tl.join(p, pyy), tl.join(py, pyy * y))
-    return tl.reshape(tl.sum(sums, 0), [4]).to(tl.float64)
+    sums = tl.sum(tl.sum(tl.reshape(sums, [fours, TILE // 4 // fours, 4, 2, 2]), 2), 0).to(tl.float64)
+    return tl.reshape(tl.sum(sums, 0), [4])
 
 
 @triton.jit
