@@ -28,10 +28,11 @@ _VISITS = 2
 """Visits to a row for its temperature that all of the device makes; one is mostly enough."""
 _ALONE = 40
 """Visits that one program makes after them, if need be."""
-_WARPS = 8
-_REGISTERS = 80
-"""Of a thread, in kernels of many programs: three of them fit on a multiprocessor, and only what a row's last program
-does is short of registers."""
+_SURVEY = {"num_warps": 8, "maxnreg": 80}
+"""How the kernel is launched: three of its programs fit on a multiprocessor, and only what a row's last one does is short
+of registers. So with the other two."""
+_VISIT = {"num_warps": 8, "maxnreg": 80}
+_KEEP = {"num_warps": 8}
 _TRIED = (
     Filters(), Filters(top_k=40), Filters(top_p=0.9), Filters(top_p=0.99), Filters(min_p=0.05),
     Filters(top_k=200, top_p=0.8, min_p=0.01),
@@ -119,7 +120,7 @@ class Survey:
                 self.logits, self.found, target if index is None else index, target, coldest, hottest,
                 _counters.of(target), partial, states, *columns.unbind(), vocab, self.parts, rows,
                 turn, _ALONE if turn == _VISITS - 1 else 0, CHOSEN=index is not None,
-                PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, num_warps=_WARPS, maxnreg=_REGISTERS,
+                PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, **_VISIT,
             )  # fmt: skip
         temperature, saturated, infeasible, log_sum, entropy = columns.unbind()
         return Control(temperature, saturated, infeasible, log_sum=log_sum, scaled_entropy=entropy)
@@ -138,7 +139,7 @@ class Survey:
             self.logits, self.found, self.table, self.cuts, log_sums, entropies, temperatures, *columns,
             rows.absent if most is None else most.double().contiguous(), counters, space, figures, bounds, limits,
             vocab, self.table.shape[1], triton.cdiv(vocab, BLOCK), self.parts, int(most is not None),
-            **self.shape, num_warps=_WARPS,
+            **self.shape, **_KEEP,
         )  # fmt: skip
         return Fused(
             index=None, ids=self.table, weights=self.logits, kept=None, figures=figures,
@@ -167,7 +168,7 @@ class Survey:
             survey.temper[(rows, self.parts)](
                 self.logits, self.found, control.temperature.double().contiguous(), _counters.of(self.logits),
                 new(rows, self.parts, 2), log_sums, entropies, vocab, self.parts, int(known),
-                PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, num_warps=_WARPS, maxnreg=_REGISTERS,
+                PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, **_VISIT,
             )  # fmt: skip
         assert log_sums is not None and entropies is not None
         return log_sums, entropies
@@ -198,7 +199,7 @@ class Fused(Pool):
         leading.draw[(count, seen.programs)](
             seen.logits, seen.found, seen.table, self.temperatures, *columns, *flags, _counters.of(seen.logits),
             self.space, self.figures, self.bounds, self.limits, u.contiguous(), drawn[0], drawn[1], packed,
-            vocab, seen.table.shape[1], seen.parts, WIDTH, *map(int, told), **seen.shape, num_warps=_WARPS,
+            vocab, seen.table.shape[1], seen.parts, WIDTH, *map(int, told), **seen.shape, **_KEEP,
         )  # fmt: skip
         self.larger, self.packed = drawn[1], packed
         return drawn[0]
@@ -245,7 +246,7 @@ def rank(logits: Tensor, ahead: Tensor | None = None, ladder: bool = False) -> R
         logits, found if ahead is None else ahead, _counters.of(logits), partial, maxima, found, *best, table, cuts,
         vocab, parts, blocks, keep, FORESEEN=ahead is not None, LADDER=ladder,
         PARTS_2=triton.next_power_of_2(parts), BLOCKS_2=triton.next_power_of_2(blocks), TILE=TILE, BLOCK=BLOCK,
-        num_warps=_WARPS, maxnreg=_REGISTERS,
+        **_SURVEY,
     )  # fmt: skip
     return Ranked(logits, best, Survey(logits, found, table, cuts, ahead is not None))
 
