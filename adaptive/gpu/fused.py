@@ -60,6 +60,11 @@ class _Counters(threading.local):
 _counters = _Counters()
 
 
+def _room(parts: int) -> int:
+    """A power of 2 that the parts of a row fit in; the same for most vocabularies, so that a kernel compiles once."""
+    return max(64, triton.next_power_of_2(parts))
+
+
 def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
@@ -119,7 +124,7 @@ class Survey:
                 self.logits, self.found, target if index is None else index, target, coldest, hottest,
                 _counters.of(target), partial, states, *columns.unbind(), vocab, self.parts, rows,
                 int(index is not None), turn, _ALONE if turn == _VISITS - 1 else 0,
-                PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, num_warps=_WARPS, maxnreg=_REGISTERS,
+                PARTS_2=_room(self.parts), TILE=TILE, num_warps=_WARPS, maxnreg=_REGISTERS,
             )  # fmt: skip
         temperature, saturated, infeasible, log_sum, entropy = columns.unbind()
         return Control(temperature, saturated, infeasible, log_sum=log_sum, scaled_entropy=entropy)
@@ -154,7 +159,7 @@ class Survey:
     def shape(self) -> dict[str, int]:
         """What kernels of `kernels.leading` are compiled for."""
         table = BLOCK * triton.next_power_of_2(self.table.shape[1])
-        return {"PARTS_2": triton.next_power_of_2(self.parts), "TABLE": table, "TILE": TILE, "BLOCK": BLOCK}
+        return {"PARTS_2": _room(self.parts), "TABLE": table, "TILE": TILE, "BLOCK": BLOCK}
 
     def _tempered(self, setting: Setting) -> tuple[Tensor, Tensor]:
         """(logarithm of the sum of exp(y), entropy) after temperature, `[rows]`: a visit to rows whose policy has not
@@ -167,7 +172,7 @@ class Survey:
             survey.temper[(rows, self.parts)](
                 self.logits, self.found, control.temperature.double().contiguous(), _counters.of(self.logits),
                 new(rows, self.parts, 2), log_sums, entropies, vocab, self.parts, int(known),
-                PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, num_warps=_WARPS, maxnreg=_REGISTERS,
+                PARTS_2=_room(self.parts), TILE=TILE, num_warps=_WARPS, maxnreg=_REGISTERS,
             )  # fmt: skip
         assert log_sums is not None and entropies is not None
         return log_sums, entropies
@@ -244,7 +249,7 @@ def rank(logits: Tensor, ahead: Tensor | None = None, ladder: bool = False) -> R
     survey.survey[(rows, parts)](
         logits, found if ahead is None else ahead, _counters.of(logits), partial, maxima, found, *best, table, cuts,
         vocab, parts, blocks, keep, FORESEEN=ahead is not None, LADDER=ladder,
-        PARTS_2=triton.next_power_of_2(parts), BLOCKS_2=triton.next_power_of_2(blocks), TILE=TILE, BLOCK=BLOCK,
+        PARTS_2=_room(parts), BLOCKS_2=triton.next_power_of_2(blocks), TILE=TILE, BLOCK=BLOCK,
         num_warps=_WARPS, maxnreg=_REGISTERS,
     )  # fmt: skip
     return Ranked(logits, best, Survey(logits, found, table, cuts, ahead is not None))
@@ -258,7 +263,8 @@ def roll(seeds: Tensor, positions: Tensor, numbers: Tensor) -> None:
 
 def check(device: torch.device) -> None:
     """ArithmeticError unless the kernels give on this device what plain torch gives on the CPU."""
-    logits = torch.randn(len(_TRIED), 5000, generator=torch.Generator().manual_seed(0)) * 3.0
+    # Of a size with which kernels are compiled as with most vocabularies: a multiple of 16.
+    logits = torch.randn(len(_TRIED), 5008, generator=torch.Generator().manual_seed(0)) * 3.0
     u = torch.linspace(0.05, 0.95, len(_TRIED), dtype=torch.float64)
     temperature = torch.linspace(0.5, 1.5, len(_TRIED), dtype=torch.float64)
 
