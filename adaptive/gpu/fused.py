@@ -61,6 +61,11 @@ class _Counters(threading.local):
 _counters = _Counters()
 
 
+def _room(parts: int) -> int:
+    """A power of 2 that the parts of a row fit in; the same for most vocabularies, so that a kernel compiles once."""
+    return max(64, triton.next_power_of_2(parts))
+
+
 def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
@@ -120,7 +125,7 @@ class Survey:
                 self.logits, self.found, target if index is None else index, target, coldest, hottest,
                 _counters.of(target), partial, states, *columns.unbind(), vocab, self.parts, rows,
                 turn, _ALONE if turn == _VISITS - 1 else 0, CHOSEN=index is not None,
-                PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, **_VISIT,
+                PARTS_2=_room(self.parts), TILE=TILE, **_VISIT,
             )  # fmt: skip
         temperature, saturated, infeasible, log_sum, entropy = columns.unbind()
         return Control(temperature, saturated, infeasible, log_sum=log_sum, scaled_entropy=entropy)
@@ -155,7 +160,7 @@ class Survey:
     def shape(self) -> dict[str, int]:
         """What kernels of `kernels.leading` are compiled for."""
         table = BLOCK * triton.next_power_of_2(self.table.shape[1])
-        return {"PARTS_2": triton.next_power_of_2(self.parts), "TABLE": table, "TILE": TILE, "BLOCK": BLOCK}
+        return {"PARTS_2": _room(self.parts), "TABLE": table, "TILE": TILE, "BLOCK": BLOCK}
 
     def _tempered(self, setting: Setting) -> tuple[Tensor, Tensor]:
         """(logarithm of the sum of exp(y), entropy) after temperature, `[rows]`: a visit to rows whose policy has not
@@ -168,7 +173,7 @@ class Survey:
             survey.temper[(rows, self.parts)](
                 self.logits, self.found, control.temperature.double().contiguous(), _counters.of(self.logits),
                 new(rows, self.parts, 2), log_sums, entropies, vocab, self.parts, int(known),
-                PARTS_2=triton.next_power_of_2(self.parts), TILE=TILE, **_VISIT,
+                PARTS_2=_room(self.parts), TILE=TILE, **_VISIT,
             )  # fmt: skip
         assert log_sums is not None and entropies is not None
         return log_sums, entropies
@@ -259,7 +264,8 @@ def roll(seeds: Tensor, positions: Tensor, numbers: Tensor) -> None:
 
 def check(device: torch.device) -> None:
     """ArithmeticError unless the kernels give on this device what plain torch gives on the CPU."""
-    logits = torch.randn(len(_TRIED), 5000, generator=torch.Generator().manual_seed(0)) * 3.0
+    # Of a size with which kernels are compiled as with most vocabularies: a multiple of 16.
+    logits = torch.randn(len(_TRIED), 5008, generator=torch.Generator().manual_seed(0)) * 3.0
     u = torch.linspace(0.05, 0.95, len(_TRIED), dtype=torch.float64)
     temperature = torch.linspace(0.5, 1.5, len(_TRIED), dtype=torch.float64)
 

@@ -25,7 +25,7 @@ from adaptive.gpu.kernels.survey import (
 )
 
 # What a pass over tokens sums up; see `_sums`.
-_AT_HAND, _NUMBER, _MASS, _EQUALS, _KEPT = map(tl.constexpr, range(5))
+_AT_HAND, _REACHED, _EQUALS, _KEPT = map(tl.constexpr, range(4))
 # Of a part of a row in a pass: its eight sums, and the lowest and the highest key between two bounds.
 EXCHANGED = tl.constexpr(10)
 _LARGEST = tl.constexpr(2147483647)
@@ -72,16 +72,17 @@ def _sums(ids, z, top, inverse, least, lowest, floor, edge, low, step, high, MOD
     """Eight sums over a tile, and the lowest and the highest key that it has from `low` to `high`.
 
     _AT_HAND: from the key `floor` on, how many tokens there are and their mass, and how many are too unlikely for
-    max_surprisal, and for min_p. _NUMBER, _MASS: of tokens from the key `floor` on, the number or the mass at each of
-    the thresholds low + step, low + 2 step, ... , from the second sum on. _EQUALS: the mass above the key `low` of
-    those from `floor` on, and how many have just that key. _KEPT: mass, mass times y, and number of what is left.
+    max_surprisal, and for min_p. _REACHED: of tokens from the key `floor` on, the number, or the mass if `edge` is not
+    0, from each of the thresholds low + step, low + 2 step, ... on; the first sum is 0. _EQUALS: the mass above the key
+    `low` of those from `floor` on, and how many have just that key. _KEPT: mass, mass times y, and number of what is
+    left.
     """
     y, p, left = _scaled(z, top, inverse, least)
     key = key_of(z)
     zeros = tl.zeros_like(y)
     lowest_key, highest_key = tl.zeros([], tl.int64), tl.zeros([], tl.int64)
-    if MODE == _NUMBER or MODE == _MASS:  # noqa: SIM109 - constants of the compiler
-        weight = tl.where(key >= floor, p if MODE == _MASS else left.to(tl.float32), 0.0)
+    if MODE == _REACHED:
+        weight = tl.where(key >= floor, tl.where(edge != 0, p, left.to(tl.float32)), 0.0)
         sums = eight(
             zeros, _above(key, weight, low, step, high, 1), _above(key, weight, low, step, high, 2),
             _above(key, weight, low, step, high, 3), _above(key, weight, low, step, high, 4),
@@ -161,10 +162,11 @@ def _pick(sums, place):
 @triton.jit
 def _edge(
     row_logits, row_table, count, vocab, counters, space, parts, turn, top, inverse, least, goal, low, high, floor,
-    MODE: tl.constexpr, WHOLE: tl.constexpr, PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    by_mass, WHOLE: tl.constexpr, PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """(the largest key such that tokens with it or a larger one add up to the goal, the next turn): their number, or
-    the mass of those at or above the key `floor`. Between `low`, which is taken to do, and `high`.
+    with `by_mass` not 0 their mass, of those at or above the key `floor`. Between `low`, which is taken to do, and
+    `high`.
 
     Seven thresholds a pass. A key that no token has is none: the bounds go on to those that there are.
     """
@@ -173,7 +175,7 @@ def _edge(
         step = (high - low + 7) >> 3
         sums, lowest_key, highest_key = _pass(
             row_logits, row_table, count, vocab, counters, space, parts, turn,
-            top, inverse, least, least, floor, 0, low, step, high, MODE, WHOLE, PARTS_2, TILE, BLOCK,
+            top, inverse, least, least, floor, by_mass, low, step, high, _REACHED, WHOLE, PARTS_2, TILE, BLOCK,
         )  # fmt: skip
         turn += 1
         reached = tl.sum(((eighth > 0) & (sums >= goal)).to(tl.int64), 0)
@@ -256,28 +258,27 @@ def _floor(
     """(floor, edge, sums of _KEPT) of a row: what top_k and top_p leave has keys from `low` on."""
     high = key_of(top).to(tl.int64)
     turn = tl.zeros([], tl.int32)
-    floor = low
-    if k == k:
-        floor, turn = _edge(
-            row_logits, row_table, count, vocab, counters, space, parts, turn, top, inverse, least,
-            k, low, high, floor, _NUMBER, WHOLE, PARTS_2, TILE, BLOCK,
-        )  # fmt: skip
     edge = tl.zeros([], tl.int64)
-    if p < 1.0:
-        mass = total
-        if (k == k) | (most == most):
-            sums, _, _ = _pass(
-                row_logits, row_table, count, vocab, counters, space, parts, turn,
-                top, inverse, least, lowest, floor, edge, low, low, low, _AT_HAND, WHOLE, PARTS_2, TILE, BLOCK,
+    floor, floor_by_k = low, low
+    goal = k
+    for by_mass in range(2):  # top_k, then top_p: a loop compiles in half the time
+        if by_mass != 0:
+            mass = total
+            if (p < 1.0) & ((k == k) | (most == most)):
+                sums, _, _ = _pass(
+                    row_logits, row_table, count, vocab, counters, space, parts, turn,
+                    top, inverse, least, lowest, floor, edge, low, low, low, _AT_HAND, WHOLE, PARTS_2, TILE, BLOCK,
+                )  # fmt: skip
+                turn += 1
+                mass = _pick(sums, 1)
+            goal = p * mass
+            floor_by_k = floor
+        if ((by_mass == 0) & (k == k)) | ((by_mass != 0) & (p < 1.0)):
+            floor, turn = _edge(
+                row_logits, row_table, count, vocab, counters, space, parts, turn, top, inverse, least,
+                goal, floor, high, floor, by_mass, WHOLE, PARTS_2, TILE, BLOCK,
             )  # fmt: skip
-            turn += 1
-            mass = _pick(sums, 1)
-        goal = p * mass
-        floor_by_k = floor
-        floor, turn = _edge(
-            row_logits, row_table, count, vocab, counters, space, parts, turn, top, inverse, least,
-            goal, floor, high, floor, _MASS, WHOLE, PARTS_2, TILE, BLOCK,
-        )  # fmt: skip
+    if p < 1.0:
         # Its edge may part equals, of which the higher ids stay.
         sums, _, _ = _pass(
             row_logits, row_table, count, vocab, counters, space, parts, turn,
