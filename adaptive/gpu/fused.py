@@ -29,8 +29,8 @@ _VISITS = 2
 _ALONE = 40
 """Visits that one program makes after them, if need be."""
 _SURVEY = {"num_warps": 8, "maxnreg": 80}
-"""How the kernel is launched: three of its programs fit on a multiprocessor, and only what a row's last one does is short
-of registers. So with the other two."""
+"""How this kernel is launched: three of its programs fit on a multiprocessor, and only what a row's last one does is
+short of registers."""
 _VISIT = {"num_warps": 8, "maxnreg": 80}
 _KEEP = {"num_warps": 8}
 _TRIED = (
