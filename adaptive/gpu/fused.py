@@ -24,15 +24,12 @@ KEEP = 128
 """Blocks with the largest maxima, in which a filter's floor is looked for first."""
 TILE = 4096
 """Tokens that are worked on at a time, a power of 2 as all of these."""
-_VISITS = 2
-"""Visits to a row for its temperature that all of the device makes; one is mostly enough."""
+_VISITS = 3
+"""Visits to a row for its temperature that all of the device makes; one or two are mostly enough."""
 _ALONE = 40
 """Visits that one program makes after them, if need be."""
-_SURVEY = {"num_warps": 8, "maxnreg": 80}
-"""How this kernel is launched: three of its programs fit on a multiprocessor, and only what a row's last one does is
-short of registers."""
-_VISIT = {"num_warps": 8, "maxnreg": 80}
-_KEEP = {"num_warps": 8}
+_SURVEY, _VISIT, _KEEP = {"num_warps": 8, "maxnreg": 128}, {"num_warps": 4, "maxnreg": 128}, {"num_warps": 16}
+"""How kernels are launched: what was fastest on an H200, of a dozen ways."""
 _TRIED = (
     Filters(), Filters(top_k=40), Filters(top_p=0.9), Filters(top_p=0.99), Filters(min_p=0.05),
     Filters(top_k=200, top_p=0.8, min_p=0.01),
@@ -140,12 +137,22 @@ class Survey:
         figures, limits = new(len(FIGURES), count), new(3, count)
         bounds = new(3, count, dtype=torch.int64)
         space = new(count, 3, self.parts, leading.EXCHANGED.value)
-        leading.keep[(count, self.programs)](
+        queue = self.table.new_empty(count)
+        asked = (
             self.logits, self.found, self.table, self.cuts, log_sums, entropies, temperatures, *columns,
-            rows.absent if most is None else most.double().contiguous(), counters, space, figures, bounds, limits,
-            vocab, self.table.shape[1], triton.cdiv(vocab, BLOCK), self.parts, int(most is not None),
-            **self.shape, **_KEEP,
+            rows.absent if most is None else most.double().contiguous(), counters, queue,
         )  # fmt: skip
+        width, blocks = self.table.shape[1], triton.cdiv(vocab, BLOCK)
+        leading.keep[(count,)](
+            *asked, figures, bounds, limits, vocab, width, blocks, self.parts,
+            int(most is not None), **self.shape, **_KEEP,
+        )  # fmt: skip
+        if width < blocks:
+            shape = {name: size for name, size in self.shape.items() if name != "TABLE"}
+            leading.keep_whole[(_processors(self.logits.device),)](
+                *asked, space, figures, bounds, limits, vocab, count, self.parts, int(most is not None),
+                **shape, **_KEEP,
+            )  # fmt: skip
         return Fused(
             index=None, ids=self.table, weights=self.logits, kept=None, figures=figures,
             survey=self, setting=setting, temperatures=temperatures, bounds=bounds, limits=limits, space=space,
@@ -153,7 +160,7 @@ class Survey:
 
     @property
     def programs(self) -> int:
-        """How many work on one row where they wait for each other, and must all run at once."""
+        """How many draw from one row."""
         return max(1, min(self.parts, _processors(self.logits.device) // len(self.logits)))
 
     @property

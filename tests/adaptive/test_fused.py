@@ -251,7 +251,8 @@ def test_the_cpu_has_no_kernels():
 
 
 @pytest.mark.parametrize(
-    ("module", "names"), [(survey, ["survey", "temper"]), (search, ["visit"]), (leading, ["keep", "draw"])]
+    ("module", "names"),
+    [(survey, ["survey", "temper"]), (search, ["visit"]), (leading, ["keep", "keep_whole", "draw"])],
 )
 def test_what_kernels_are_launched_with_compiles(monkeypatch, tmp_path, module, names):
     launches = Launches(monkeypatch, module, *names)
@@ -270,7 +271,8 @@ def test_the_kernels_compile_for_an_h100(tmp_path):
 from itertools import product
 from adaptive.gpu.kernels import dice, leading, search, survey
 
-kinds = dict.fromkeys(["logits", "maxima", "values"], "*fp32") | dict.fromkeys(["table", "cuts", "counters"], "*i32")
+kinds = dict.fromkeys(["logits", "maxima", "values"], "*fp32")
+kinds |= dict.fromkeys("table cuts counters queue".split(), "*i32")
 kinds |= dict.fromkeys("index bounds tokens larger ids_ seeds positions".split(), "*i64")
 numbers = "vocab parts blocks keep rows turn rounds width known drops fields has_saturated has_infeasible"
 kinds |= dict.fromkeys(numbers.split(), "i32")
@@ -278,7 +280,7 @@ sizes = dict(TILE=4096, TABLE=4096, BLOCK=32, PARTS_2=64, BLOCKS_2=8192, ROWS_2=
 flags = [dict(zip(("FORESEEN", "LADDER"), on)) for on in product((False, True), repeat=2)]
 variants = [(survey.survey, on) for on in flags]
 variants += [(search.visit, {"CHOSEN": chosen}) for chosen in (False, True)]
-variants += [(kernel, {}) for kernel in (survey.temper, leading.keep, leading.draw, dice.roll)]
+variants += [(kernel, {}) for kernel in (survey.temper, leading.keep, leading.keep_whole, leading.draw, dice.roll)]
 for kernel, flags in variants:
     assert compiled(kernel, sizes | flags, kinds, "*fp64")
     # Triton takes a 1 for a constant.

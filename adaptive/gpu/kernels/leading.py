@@ -8,6 +8,7 @@ from adaptive.gpu.kernels.survey import (
     COUNTERS,
     DRAWN,
     ENTROPY,
+    GONE,
     LARGER,
     LEFT,
     LOWEST,
@@ -17,6 +18,7 @@ from adaptive.gpu.kernels.survey import (
     NORMALIZER,
     TOP_PROB,
     VARENTROPY,
+    WAITING,
     eight,
     fresh,
     inverse_of,
@@ -122,7 +124,7 @@ def _meet(counter, programs, turn):
 
 @triton.jit
 def _pass(
-    row_logits, row_table, count, vocab, counters, space, parts, turn,
+    row_logits, row_table, count, vocab, counters, space, parts, program, programs, turn,
     top, inverse, least, lowest, floor, edge, low, step, high,
     MODE: tl.constexpr, WHOLE: tl.constexpr, PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -131,7 +133,6 @@ def _pass(
     with the first two, so that nobody writes where another still reads."""
     if WHOLE:
         at = space + (2 if MODE == _KEPT else turn % 2) * parts * EXCHANGED
-        program, programs = tl.program_id(1), tl.num_programs(1)
         for part in range(program, parts, programs):
             ids, z = _tile(row_logits, row_table, part, count, vocab, WHOLE, TILE, BLOCK)
             sums, lowest_key, highest_key = _sums(
@@ -161,8 +162,9 @@ def _pick(sums, place):
 
 @triton.jit
 def _edge(
-    row_logits, row_table, count, vocab, counters, space, parts, turn, top, inverse, least, goal, low, high, floor,
-    by_mass, WHOLE: tl.constexpr, PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    row_logits, row_table, count, vocab, counters, space, parts, program, programs, turn,
+    top, inverse, least, goal, low, high, floor, by_mass,
+    WHOLE: tl.constexpr, PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """(the largest key such that tokens with it or a larger one add up to the goal, the next turn): their number, or
     with `by_mass` not 0 their mass, of those at or above the key `floor`. Between `low`, which is taken to do, and
@@ -174,7 +176,7 @@ def _edge(
     while low < high:
         step = (high - low + 7) >> 3
         sums, lowest_key, highest_key = _pass(
-            row_logits, row_table, count, vocab, counters, space, parts, turn,
+            row_logits, row_table, count, vocab, counters, space, parts, program, programs, turn,
             top, inverse, least, least, floor, by_mass, low, step, high, _REACHED, WHOLE, PARTS_2, TILE, BLOCK,
         )  # fmt: skip
         turn += 1
@@ -185,37 +187,42 @@ def _edge(
     return low, turn
 
 
-@triton.jit(do_not_specialize=["blocks", "parts", "drops"])
-def keep(
-    logits, found, table, cuts, log_sums, entropies, temperatures, top_k, top_p, min_p, surprisal, counters, space,
-    figures, bounds, limits, vocab, width, blocks, parts, drops,
-    PARTS_2: tl.constexpr, TABLE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """max_surprisal, top_k, top_p and min_p, in this order, and what is left.
-
-    Grid (rows, programs); all programs of a row must run at once. The table of a row, `[rows, width]`, is one tile, of
-    `TABLE` tokens: if the last token that is left is sure to be in it, one program sees to the row, or else all do.
-    log_sums, entropies: after temperature. top_k, top_p, min_p, surprisal: float64 `[rows]`, NaN where off; surprisal
-    only if `drops` is not 0. A temperature of 0 leaves the most likely token. figures: float64 `[6, rows]`,
-    `adaptive.pool.FIGURES`. bounds: int64 `[3, rows]`: floor, edge (see `_kept`), and how many blocks of the table to
-    look at, less than 0 if the whole row. limits: float64 `[3, rows]`: least (see `_scaled`), lowest, and the sum of
-    what is left of exp(y). space: float64 `[rows, 3, parts, EXCHANGED]`, see `_pass`.
-    """
-    row, rows = tl.program_id(0).to(tl.int64), tl.num_programs(0)
-    row_logits, row_table = logits + row * vocab, table + row * width
-    row_counters, row_space = counters + row * COUNTERS, space + row * 3 * parts * EXCHANGED
-    log_sum = tl.load(log_sums + row)
-    total = tl.exp(log_sum)
+@triton.jit
+def _asked(found, log_sums, temperatures, top_k, top_p, min_p, surprisal, drops, row, rows):
+    """(top, inverse, top_k, top_p, max_surprisal, least, lowest, sum of exp(y)) of a row; see `keep`."""
+    log_sum, low_p = tl.load(log_sums + row), tl.load(min_p + row)
     top = tl.load(found + MAXIMUM * rows + row).to(tl.float32) + 0.0
-    temperature = tl.load(temperatures + row)
-    inverse = inverse_of(temperature).to(tl.float32)
-    takes_best = temperature == 0.0
-    k, p, low_p = tl.load(top_k + row), tl.load(top_p + row), tl.load(min_p + row)
+    inverse = inverse_of(tl.load(temperatures + row)).to(tl.float32)
     most = tl.zeros([], tl.float64) + float("nan")
     if drops != 0:
         most = tl.load(surprisal + row)
     least = tl.where(most == most, log_sum - most, NONE).to(tl.float64)
     lowest = tl.where(low_p > 0, tl.log(tl.where(low_p > 0, low_p, 1.0)), NONE).to(tl.float64)
+    return top, inverse, tl.load(top_k + row), tl.load(top_p + row), most, least, lowest, tl.exp(log_sum)
+
+
+@triton.jit(do_not_specialize=["blocks", "parts", "drops"])
+def keep(
+    logits, found, table, cuts, log_sums, entropies, temperatures, top_k, top_p, min_p, surprisal, counters, queue,
+    figures, bounds, limits, vocab, width, blocks, parts, drops,
+    PARTS_2: tl.constexpr, TABLE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """max_surprisal, top_k, top_p and min_p, in this order, and what is left: of rows whose last token that is left is
+    sure to be in their table. The others queue for `keep_whole`.
+
+    Grid (rows). The table of a row, `[rows, width]`, is one tile, of `TABLE` tokens. log_sums, entropies: after
+    temperature. top_k, top_p, min_p, surprisal: float64 `[rows]`, NaN where off; surprisal only if `drops` is not 0. A
+    temperature of 0 leaves the most likely token. figures: float64 `[6, rows]`, `adaptive.pool.FIGURES`. bounds: int64
+    `[3, rows]`: floor, edge (see `_kept`), and how many blocks of the table to look at, less than 0 if the whole row.
+    limits: float64 `[3, rows]`: least (see `_scaled`), lowest, and the sum of what is left of exp(y). queue: int32
+    `[rows]`.
+    """
+    row, rows = tl.program_id(0).to(tl.int64), tl.num_programs(0)
+    row_logits, row_table = logits + row * vocab, table + row * width
+    top, inverse, k, p, most, least, lowest, total = _asked(
+        found, log_sums, temperatures, top_k, top_p, min_p, surprisal, drops, row, rows
+    )
+    takes_best = tl.load(temperatures + row) == 0.0
     count, cut = tl.load(cuts + row * 2), tl.load(cuts + row * 2 + 1).to(tl.int64)
     ids, z = _tile(row_logits, row_table, 0, count, vocab, False, TABLE, BLOCK)
     sums, _, _ = _sums(ids, z, top, inverse, least, lowest, cut, 0, cut, cut, cut, _AT_HAND)
@@ -226,37 +233,73 @@ def keep(
     by_surprise = _pick(sums, 2) > 0
     by_ratio = (_pick(sums, 3) > 0) & ((p >= 1.0) | (p != p) | alone)
     if by_k | by_p | by_surprise | by_ratio | takes_best | (count == blocks):
-        if tl.program_id(1) == 0:
-            floor, edge, sums = _floor(
-                row_logits, row_table, count, vocab, row_counters, row_space, parts, top, inverse, least, lowest,
-                k, p, most, total, cut, False, PARTS_2, TABLE, BLOCK,
-            )  # fmt: skip
-            tl.store(bounds + 2 * rows + row, count.to(tl.int64))
-            _leave(
-                figures, bounds, limits, row, rows, floor, edge, sums, takes_best, total, log_sum,
-                tl.load(entropies + row), least, lowest,
-            )  # fmt: skip
-    else:
+        highest = key_of(top).to(tl.int64)
         floor, edge, sums = _floor(
-            row_logits, row_table, count, vocab, row_counters, row_space, parts, top, inverse, least, lowest,
-            k, p, most, total, cut * 0 + LOWEST, True, PARTS_2, TILE, BLOCK,
+            row_logits, row_table, count, vocab, counters, figures, parts, 0, 1, top, inverse, least, lowest,
+            k, p, most, total, cut, highest, highest, False, PARTS_2, TABLE, BLOCK,
         )  # fmt: skip
-        if last_of(row_counters + LEFT, tl.num_programs(1)):
-            tl.atomic_xchg(row_counters + MET, 0)
-            tl.store(bounds + 2 * rows + row, -1)
-            _leave(
-                figures, bounds, limits, row, rows, floor, edge, sums, takes_best, total, log_sum,
-                tl.load(entropies + row), least, lowest,
-            )  # fmt: skip
+        tl.store(bounds + 2 * rows + row, count.to(tl.int64))
+        _leave(
+            figures, bounds, limits, row, rows, floor, edge, sums, takes_best, total,
+            tl.load(entropies + row), least, lowest,
+        )  # fmt: skip
+    else:
+        tl.store(bounds + 2 * rows + row, -1)
+        tl.store(queue + tl.atomic_add(counters + WAITING, 1), row.to(tl.int32))
+
+
+@triton.jit(do_not_specialize=["parts", "drops"])
+def keep_whole(
+    logits, found, table, cuts, log_sums, entropies, temperatures, top_k, top_p, min_p, surprisal, counters, queue,
+    space, figures, bounds, limits, vocab, rows, parts, drops,
+    PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """`keep` of the rows that queue, whose whole vocabulary is looked at. Grid (programs), all of which must run at
+    once: the rows share them, and those of a row wait for each other. space: float64 `[rows, 3, parts, EXCHANGED]`, see
+    `_pass`."""
+    waiting = tl.load(counters + WAITING)
+    if waiting > 0:
+        programs = tl.maximum(tl.minimum(tl.num_programs(0) // waiting, parts), 1)
+        groups = tl.num_programs(0) // programs
+        program = tl.program_id(0) % programs
+        if tl.program_id(0) // programs < groups:
+            for place in range(tl.program_id(0) // programs, waiting, groups):
+                row = tl.load(queue + place).to(tl.int64)
+                row_counters = counters + row * COUNTERS
+                top, inverse, k, p, most, least, lowest, total = _asked(
+                    found, log_sums, temperatures, top_k, top_p, min_p, surprisal, drops, row, rows
+                )
+                # From the table it is known how high the floor is at most; and below the lower bound of it even all
+                # tokens together would be too few for top_p to keep any.
+                cut, highest = tl.load(cuts + row * 2 + 1).to(tl.int64), key_of(top).to(tl.int64)
+                alone = (k != k) & (most != most)
+                rest = tl.log((1.0 - p) * total / vocab) - 0.01
+                lower = key_of((top + rest / inverse).to(tl.float32) + 0.0).to(tl.int64)
+                low = tl.where(alone & (p < 1.0), lower, LOWEST).to(tl.int64)
+                high_by_p = tl.where(alone, tl.maximum(cut, low), highest)
+                floor, edge, sums = _floor(
+                    logits + row * vocab, table, 0, vocab, row_counters, space + row * 3 * parts * EXCHANGED, parts,
+                    program, programs, top, inverse, least, lowest, k, p, most, total,
+                    low, cut, high_by_p, True, PARTS_2, TILE, BLOCK,
+                )  # fmt: skip
+                if last_of(row_counters + LEFT, programs):
+                    tl.atomic_xchg(row_counters + MET, 0)
+                    _leave(
+                        figures, bounds, limits, row, rows, floor, edge, sums, False, total,
+                        tl.load(entropies + row), least, lowest,
+                    )  # fmt: skip
+        if last_of(counters + GONE, tl.num_programs(0)):
+            tl.atomic_xchg(counters + WAITING, 0)
 
 
 @triton.jit
 def _floor(
-    row_logits, row_table, count, vocab, counters, space, parts, top, inverse, least, lowest, k, p, most, total, low,
+    row_logits, row_table, count, vocab, counters, space, parts, program, programs, top, inverse, least, lowest,
+    k, p, most, total, low, high_by_k, high_by_p,
     WHOLE: tl.constexpr, PARTS_2: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """(floor, edge, sums of _KEPT) of a row: what top_k and top_p leave has keys from `low` on."""
-    high = key_of(top).to(tl.int64)
+    """(floor, edge, sums of _KEPT) of a row: what top_k and top_p leave has keys from `low` on, and reaches down to a
+    key of at most `high_by_k` and `high_by_p`."""
     turn = tl.zeros([], tl.int32)
     edge = tl.zeros([], tl.int64)
     floor, floor_by_k = low, low
@@ -266,7 +309,7 @@ def _floor(
             mass = total
             if (p < 1.0) & ((k == k) | (most == most)):
                 sums, _, _ = _pass(
-                    row_logits, row_table, count, vocab, counters, space, parts, turn,
+                    row_logits, row_table, count, vocab, counters, space, parts, program, programs, turn,
                     top, inverse, least, lowest, floor, edge, low, low, low, _AT_HAND, WHOLE, PARTS_2, TILE, BLOCK,
                 )  # fmt: skip
                 turn += 1
@@ -275,13 +318,14 @@ def _floor(
             floor_by_k = floor
         if ((by_mass == 0) & (k == k)) | ((by_mass != 0) & (p < 1.0)):
             floor, turn = _edge(
-                row_logits, row_table, count, vocab, counters, space, parts, turn, top, inverse, least,
-                goal, floor, high, floor, by_mass, WHOLE, PARTS_2, TILE, BLOCK,
+                row_logits, row_table, count, vocab, counters, space, parts, program, programs, turn,
+                top, inverse, least, goal, floor, tl.where(by_mass != 0, high_by_p, high_by_k), floor, by_mass,
+                WHOLE, PARTS_2, TILE, BLOCK,
             )  # fmt: skip
     if p < 1.0:
         # Its edge may part equals, of which the higher ids stay.
         sums, _, _ = _pass(
-            row_logits, row_table, count, vocab, counters, space, parts, turn,
+            row_logits, row_table, count, vocab, counters, space, parts, program, programs, turn,
             top, inverse, least, lowest, floor_by_k, edge, floor, floor, floor, _EQUALS, WHOLE, PARTS_2, TILE, BLOCK,
         )  # fmt: skip
         bits = floor.to(tl.int32)
@@ -296,7 +340,7 @@ def _floor(
             )  # fmt: skip
         turn += 1
     sums, _, _ = _pass(
-        row_logits, row_table, count, vocab, counters, space, parts, turn,
+        row_logits, row_table, count, vocab, counters, space, parts, program, programs, turn,
         top, inverse, least, lowest, floor, edge, low, low, low, _KEPT, WHOLE, PARTS_2, TILE, BLOCK,
     )  # fmt: skip
     return floor, edge, sums
@@ -304,7 +348,7 @@ def _floor(
 
 @triton.jit
 def _leave(
-    figures, bounds, limits, row, rows, floor, edge, sums, takes_best, total, log_sum, entropy, least, lowest
+    figures, bounds, limits, row, rows, floor, edge, sums, takes_best, total, entropy, least, lowest
 ):  # fmt: skip
     """Store what `keep` has found of a row."""
     mass = tl.where(takes_best, 1.0, _pick(sums, 0))
@@ -312,7 +356,7 @@ def _leave(
     tl.store(figures + rows + row, tl.where(takes_best, 0.0, tl.log(mass) - _pick(sums, 1) / mass))
     tl.store(figures + 2 * rows + row, tl.where(takes_best, 1.0, _pick(sums, 2)))
     tl.store(figures + 3 * rows + row, 1.0 / mass)
-    tl.store(figures + 4 * rows + row, log_sum)
+    tl.store(figures + 4 * rows + row, tl.log(total))
     tl.store(figures + 5 * rows + row, entropy)
     tl.store(bounds + row, floor)
     tl.store(bounds + rows + row, edge)
@@ -340,16 +384,6 @@ def _id_of_tie(
     tied = (key_of(z) == floor).to(tl.int32)
     here = (tied != 0) & (seen + tl.cumsum(tied, 0) == spare + 1)
     return tl.sum(tl.where(here, ids, 0), 0).to(tl.int64)
-
-
-@triton.jit
-def _first_above(ids, weight, before, goal, vocab):
-    """(the lowest id with which the sum of weights in the order of ids is above the goal, or -1; the last id of any
-    weight, or -1), of a tile."""
-    weight = weight.to(tl.float64)
-    above = (before + tl.cumsum(weight, 0) > goal) & (weight > 0)
-    first = tl.min(tl.where(above, ids, vocab), 0)
-    return tl.where(first < vocab, first, -1).to(tl.int64), tl.max(tl.where(weight > 0, ids, -1), 0).to(tl.int64)
 
 
 @triton.jit(do_not_specialize=["parts", "fields", "has_saturated", "has_infeasible"])

@@ -14,8 +14,9 @@ LOG_SUM, MEAN, SQUARE, AHEAD, HEATS, COLUMNS = map(tl.constexpr, (8, 9, 10, 11, 
 # Of a part of a row: its maximum, and from SUMS on: sums of p, p y, p y y, the number of ties
 # and of possible tokens, the two of AHEAD, and nine of the other HEATS.
 SUMS, PARTS = tl.constexpr(1), tl.constexpr(17)
-# Counters of a row, which are 0 between kernels: who has come, in which kernel; and what they count together.
-SURVEYED, SEARCHED, TEMPERED, MET, LEFT, DRAWN, LARGER, COUNTERS = map(tl.constexpr, range(8))
+# Counters of a row, which are 0 between kernels: who has come, in which kernel; and what they count together. WAITING
+# and GONE are the first row's alone, for all rows.
+SURVEYED, SEARCHED, TEMPERED, MET, LEFT, DRAWN, LARGER, WAITING, GONE, COUNTERS = map(tl.constexpr, range(10))
 LOWEST = tl.constexpr(-2147483648)
 NONE = tl.constexpr(float("-inf"))
 
