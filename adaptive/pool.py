@@ -17,10 +17,9 @@ from adaptive.kept import max_surprisal_kept
 from adaptive.leading import lead
 from adaptive.moments import Moments, Ranked, chunks, join, room, row_nansums, tempered
 from adaptive.policies import Columns, Control
+from adaptive.policies.base import LARGEST_INVERSE
 from adaptive.rows import Rows, find_edges
 
-_LARGEST_INVERSE = 1e12
-"""Of a temperature: a lower one changes nothing that a float32 logit can show, and infinity times 0 would be NaN."""
 _ROUNDING = 1e-4
 """Nats by which the moments of a row, from float32, may be off, and more."""
 FIGURES = ("kept_mass", "final_entropy", "effective", "top_token_prob", "log_sum", "scaled_entropy")
@@ -46,7 +45,7 @@ class Setting:
     @cached_property
     def inverse(self) -> Tensor:
         """1 / temperature, 1 where greedy."""
-        inverse = self.control.temperature.double().reciprocal().clamp_max_(_LARGEST_INVERSE)
+        inverse = self.control.temperature.double().reciprocal().clamp_max_(LARGEST_INVERSE)
         return inverse if self.greedy is None else inverse.masked_fill(self.greedy, 1.0)
 
     def of(self, rows: Tensor | slice | None) -> Columns:

@@ -14,6 +14,7 @@ from adaptive.info import shown
 from adaptive.kept import min_p_floor
 from adaptive.penalties import History, Penalties, Repetition
 from adaptive.policies import Columns, Fixed, Policy
+from adaptive.policies.base import LARGEST_INVERSE
 
 _NOTHING = History()
 _SET_BY_POLICY = ("top_k", "top_p", "min_p")
@@ -146,7 +147,7 @@ class Rows:
         # What kernels find in the same visit to a row as its statistics: what is known of its temperature before.
         inverses = [1 / s.policy.temperature if isinstance(s.policy, Fixed) else float("nan") for s in self.settings]
         known = any(inverse == inverse for inverse in inverses)
-        self.ahead = self._column(inverses, torch.float64).clamp_max_(1e12) if known else None
+        self.ahead = self._column(inverses, torch.float64).clamp_max_(LARGEST_INVERSE) if known else None
         self.seeks = any(group.kind.seeks for group in self.groups)
         self.absent = torch.full((len(self.settings),), torch.nan, dtype=torch.float64, device=self.device)
 

@@ -29,8 +29,7 @@ _GRID = torch.linspace(0.0, 1.0, 32, dtype=torch.float64)
 
 class Found(NamedTuple):
     """What was found, `[rows]`. u: ln T. saturated: whether the target lies beyond a bound, which is then taken.
-    log_sum, entropy, slope: of softmax(logits / T), as in `Moments`; slope is dH/du, its
-    varentropy."""
+    log_sum, entropy, slope: of softmax(logits / T), as in `Moments`; slope is dH/du, its varentropy."""
 
     u: Tensor
     saturated: Tensor

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adaptive.candidates import Candidates
 from adaptive.filters import Filters
-from adaptive.gpu.kernels import dice, leading, search, survey
+from adaptive.gpu.kernels import dice, draw, leading, search, survey
 from adaptive.info import WIDTH
 from adaptive.moments import Moments, Ranked
 from adaptive.moments import rank_and_measure as moments_on_cpu
@@ -165,7 +165,7 @@ class Survey:
 
     @property
     def shape(self) -> dict[str, int]:
-        """What kernels of `kernels.leading` are compiled for."""
+        """What kernels of `kernels.leading` and `kernels.draw` are compiled for."""
         table = BLOCK * triton.next_power_of_2(self.table.shape[1])
         return {"PARTS_2": _room(self.parts), "TABLE": table, "TILE": TILE, "BLOCK": BLOCK}
 
@@ -208,7 +208,7 @@ class Fused(Pool):
         flags = [
             u if column is None else column.double().contiguous() for column in (control.saturated, control.infeasible)
         ]
-        leading.draw[(count, seen.programs)](
+        draw.draw[(count, seen.programs)](
             seen.logits, seen.found, seen.table, self.temperatures, *columns, *flags, _counters.of(seen.logits),
             self.space, self.figures, self.bounds, self.limits, u.contiguous(), drawn[0], drawn[1], packed,
             vocab, seen.table.shape[1], seen.parts, WIDTH, *map(int, told), **seen.shape, **_KEEP,

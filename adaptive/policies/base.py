@@ -11,6 +11,8 @@ from adaptive.entropy import Statistics
 from adaptive.parameters import Declared, positive
 
 LARGEST_VOCABULARY = 1 << 31
+LARGEST_INVERSE = 1e12
+"""Of a temperature: a lower one changes nothing that a float32 logit can show, and infinity times 0 would be NaN."""
 Columns = dict[str, Tensor]
 """Named float64 tensors `[rows]`: parameters or state of the rows of one kind of policy."""
 

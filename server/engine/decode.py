@@ -19,14 +19,16 @@ _WORTH = 256
 _PROGRAMS = 256
 """About as many programs as keep every processor of a large GPU busy with reading."""
 _MOST_PARTS = 32
+"""Into which the keys of a row are divided: one program puts them together."""
 _MOST_HEADS = 256
+"""KV heads that there is a counter for."""
 _LEAST = 16
 """The smallest side of a product on tensor cores."""
 
 
 class Turn(NamedTuple):
     """What is done with queries and keys before they meet. cosines, sines: `[context, dim]`, of every position; norms:
-    the weights of their RMS norms `[dim]`, if there are any."""
+    the weights of their RMS norms `[dim]`, if there are any, and epsilon."""
 
     cosines: Tensor
     sines: Tensor
@@ -88,6 +90,8 @@ class Table:
         `[1, kv_heads, rows, dim]`."""
         _, heads, rows, dim = query.shape
         kv_heads, value_dim = key.shape[1], value.shape[3]
+        if kv_heads > _MOST_HEADS:
+            raise ValueError(f"a layer has {kv_heads} KV heads; at most {_MOST_HEADS} are served here")
         group = heads // kv_heads
         sizes = {"DIM": dim, "VALUE_DIM": value_dim}
         sizes |= {f"{name}_2": max(_LEAST, triton.next_power_of_2(size)) for name, size in sizes.items()}

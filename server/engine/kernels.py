@@ -1,8 +1,7 @@
 """Triton kernels of a decode step: one new token a row, each row over its own KV memory, wherever that is.
 
 The address of a row's memory and its length are read on the device, so that a captured CUDA graph serves any rows.
-What a row gives does not depend on how many rows there are: a product adds up along `weight` in one order, and how a
-row's keys are divided depends on its length alone. `server.engine.decode` and `server.engine.fused` call all of this.
+`server.engine.decode` and `server.engine.fused` call all of this.
 """
 
 from functools import cache

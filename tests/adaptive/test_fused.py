@@ -24,7 +24,7 @@ from adaptive.penalties import History
 from tests.compiled import Launches, assert_compile
 from tests.interpreted import fused
 
-from adaptive.gpu.kernels import leading, search, survey  # isort: skip  # the interpreted ones
+from adaptive.gpu.kernels import draw, leading, search, survey  # isort: skip  # the interpreted ones
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of infinities in the interpreter
 VOCAB = 320
@@ -252,7 +252,7 @@ def test_the_cpu_has_no_kernels():
 
 @pytest.mark.parametrize(
     ("module", "names"),
-    [(survey, ["survey", "temper"]), (search, ["visit"]), (leading, ["keep", "keep_whole", "draw"])],
+    [(survey, ["survey", "temper"]), (search, ["visit"]), (leading, ["keep", "keep_whole"]), (draw, ["draw"])],
 )
 def test_what_kernels_are_launched_with_compiles(monkeypatch, tmp_path, module, names):
     launches = Launches(monkeypatch, module, *names)
@@ -269,7 +269,7 @@ def test_the_kernels_compile_for_an_h100(tmp_path):
     assert_compile(
         """
 from itertools import product
-from adaptive.gpu.kernels import dice, leading, search, survey
+from adaptive.gpu.kernels import dice, draw, leading, search, survey
 
 kinds = dict.fromkeys(["logits", "maxima", "values"], "*fp32")
 kinds |= dict.fromkeys("table cuts counters queue".split(), "*i32")
@@ -280,13 +280,13 @@ sizes = dict(TILE=4096, TABLE=4096, BLOCK=32, PARTS_2=64, BLOCKS_2=8192, ROWS_2=
 flags = [dict(zip(("FORESEEN", "LADDER"), on)) for on in product((False, True), repeat=2)]
 variants = [(survey.survey, on) for on in flags]
 variants += [(search.visit, {"CHOSEN": chosen}) for chosen in (False, True)]
-variants += [(kernel, {}) for kernel in (survey.temper, leading.keep, leading.keep_whole, leading.draw, dice.roll)]
+variants += [(kernel, {}) for kernel in (survey.temper, leading.keep, leading.keep_whole, draw.draw, dice.roll)]
 for kernel, flags in variants:
     assert compiled(kernel, sizes | flags, kinds, "*fp64")
 # Triton takes a 1 for a constant.
 ones = dict.fromkeys(["parts", "blocks", "keep", "rows", "width", "turn"], 1)
 small = dict(TILE=1024, PARTS_2=1, BLOCKS_2=1, ROWS_2=1, FORESEEN=False, LADDER=False, CHOSEN=False)
-for kernel in (survey.survey, survey.temper, search.visit, leading.keep, leading.draw, dice.roll):
+for kernel in (survey.survey, survey.temper, search.visit, leading.keep, draw.draw, dice.roll):
     assert compiled(kernel, sizes | ones | small, kinds, "*fp64")
 """,
         tmp_path,

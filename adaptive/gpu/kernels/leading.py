@@ -1,23 +1,16 @@
-"""What the filters leave that keep the most likely tokens, and the draw from it."""
+"""What the filters leave that keep the most likely tokens."""
 
 import triton
 import triton.language as tl
 
 from adaptive.gpu.kernels.survey import (
-    BEST,
     COUNTERS,
-    DRAWN,
-    ENTROPY,
     GONE,
-    LARGER,
     LEFT,
     LOWEST,
     MAXIMUM,
     MET,
     NONE,
-    NORMALIZER,
-    TOP_PROB,
-    VARENTROPY,
     WAITING,
     eight,
     fresh,
@@ -34,7 +27,7 @@ _LARGEST = tl.constexpr(2147483647)
 
 
 @triton.jit
-def _tile(row_logits, row_table, part, count, vocab, WHOLE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr):
+def tile(row_logits, row_table, part, count, vocab, WHOLE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr):
     """(ids, logits) `[TILE]`: a part of the row, or the `count` blocks of the table."""
     place = tl.arange(0, TILE // BLOCK)
     if WHOLE:
@@ -49,7 +42,7 @@ def _tile(row_logits, row_table, part, count, vocab, WHOLE: tl.constexpr, TILE: 
 
 
 @triton.jit
-def _scaled(z, top, inverse, least):
+def scaled(z, top, inverse, least):
     """(y, exp(y) or 0 if max_surprisal drops the token, whether it does not). least: the lowest y that it leaves."""
     y = (z - top) * inverse
     left = (z > NONE) & ((y.to(tl.float64) >= least) | (z == top))
@@ -57,7 +50,7 @@ def _scaled(z, top, inverse, least):
 
 
 @triton.jit
-def _kept(ids, z, y, left, floor, lowest, edge):
+def kept(ids, z, y, left, floor, lowest, edge):
     """What all filters leave: keys from `floor` on, of those with its very key the ids from `edge` on."""
     key = key_of(z)
     return left & ((key > floor) | ((key == floor) & (ids >= edge))) & ((y.to(tl.float64) >= lowest) | (y == 0.0))
@@ -79,7 +72,7 @@ def _sums(ids, z, top, inverse, least, lowest, floor, edge, low, step, high, MOD
     `low` of those from `floor` on, and how many have just that key. _KEPT: mass, mass times y, and number of what is
     left.
     """
-    y, p, left = _scaled(z, top, inverse, least)
+    y, p, left = scaled(z, top, inverse, least)
     key = key_of(z)
     zeros = tl.zeros_like(y)
     lowest_key, highest_key = tl.zeros([], tl.int64), tl.zeros([], tl.int64)
@@ -99,10 +92,10 @@ def _sums(ids, z, top, inverse, least, lowest, floor, edge, low, step, high, MOD
         equals = (left & (key == low)).to(tl.float32)
         sums = eight(mass, equals, zeros, zeros, zeros, zeros, zeros, zeros)
     elif MODE == _KEPT:
-        kept = _kept(ids, z, y, left, floor, lowest, edge)
-        weight = tl.where(kept, p, 0.0)
+        stays = kept(ids, z, y, left, floor, lowest, edge)
+        weight = tl.where(stays, p, 0.0)
         inner = weight * tl.where(weight > 0, y, 0.0)
-        sums = eight(weight, inner, kept.to(tl.float32), zeros, zeros, zeros, zeros, zeros)
+        sums = eight(weight, inner, stays.to(tl.float32), zeros, zeros, zeros, zeros, zeros)
     else:
         here = key >= floor
         y_64 = y.to(tl.float64)
@@ -134,7 +127,7 @@ def _pass(
     if WHOLE:
         at = space + (2 if MODE == _KEPT else turn % 2) * parts * EXCHANGED
         for part in range(program, parts, programs):
-            ids, z = _tile(row_logits, row_table, part, count, vocab, WHOLE, TILE, BLOCK)
+            ids, z = tile(row_logits, row_table, part, count, vocab, WHOLE, TILE, BLOCK)
             sums, lowest_key, highest_key = _sums(
                 ids, z, top, inverse, least, lowest, floor, edge, low, step, high, MODE
             )
@@ -149,7 +142,7 @@ def _pass(
         lowest_key = tl.min(fresh(of + 8, there, 2147483647.0), 0).to(tl.int64)
         highest_key = tl.max(fresh(of + 9, there, -2147483648.0), 0).to(tl.int64)
     else:
-        ids, z = _tile(row_logits, row_table, 0, count, vocab, WHOLE, TILE, BLOCK)
+        ids, z = tile(row_logits, row_table, 0, count, vocab, WHOLE, TILE, BLOCK)
         sums, lowest_key, highest_key = _sums(ids, z, top, inverse, least, lowest, floor, edge, low, step, high, MODE)
     return sums, lowest_key, highest_key
 
@@ -213,8 +206,8 @@ def keep(
     Grid (rows). The table of a row, `[rows, width]`, is one tile, of `TABLE` tokens. log_sums, entropies: after
     temperature. top_k, top_p, min_p, surprisal: float64 `[rows]`, NaN where off; surprisal only if `drops` is not 0. A
     temperature of 0 leaves the most likely token. figures: float64 `[6, rows]`, `adaptive.pool.FIGURES`. bounds: int64
-    `[3, rows]`: floor, edge (see `_kept`), and how many blocks of the table to look at, less than 0 if the whole row.
-    limits: float64 `[3, rows]`: least (see `_scaled`), lowest, and the sum of what is left of exp(y). queue: int32
+    `[3, rows]`: floor, edge (see `kept`), and how many blocks of the table to look at, less than 0 if the whole row.
+    limits: float64 `[3, rows]`: least (see `scaled`), lowest, and the sum of what is left of exp(y). queue: int32
     `[rows]`.
     """
     row, rows = tl.program_id(0).to(tl.int64), tl.num_programs(0)
@@ -224,7 +217,7 @@ def keep(
     )
     takes_best = tl.load(temperatures + row) == 0.0
     count, cut = tl.load(cuts + row * 2), tl.load(cuts + row * 2 + 1).to(tl.int64)
-    ids, z = _tile(row_logits, row_table, 0, count, vocab, False, TABLE, BLOCK)
+    ids, z = tile(row_logits, row_table, 0, count, vocab, False, TABLE, BLOCK)
     sums, _, _ = _sums(ids, z, top, inverse, least, lowest, cut, 0, cut, cut, cut, _AT_HAND)
     alone = (k != k) & (most != most)
     by_k = (k == k) & (k <= _pick(sums, 0))
@@ -380,127 +373,7 @@ def _id_of_tie(
         here = (running > spare) & (running - tied <= spare)
         at = tl.sum(tl.where(here, part, 0), 0)
         seen = tl.sum(tl.where(here, running - tied, 0), 0)
-    ids, z = _tile(row_logits, row_table, at, count, vocab, WHOLE, TILE, BLOCK)
+    ids, z = tile(row_logits, row_table, at, count, vocab, WHOLE, TILE, BLOCK)
     tied = (key_of(z) == floor).to(tl.int32)
     here = (tied != 0) & (seen + tl.cumsum(tied, 0) == spare + 1)
     return tl.sum(tl.where(here, ids, 0), 0).to(tl.int64)
-
-
-@triton.jit(do_not_specialize=["parts", "fields", "has_saturated", "has_infeasible"])
-def draw(
-    logits, found, table, temperatures, top_k, top_p, min_p, saturated, infeasible, counters, space, figures, bounds,
-    limits, numbers, tokens, larger, packed, vocab, width, parts, fields, has_saturated, has_infeasible,
-    PARTS_2: tl.constexpr, TABLE: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """A token by inversion over what is left, in the order of ids, how many logits are larger than its own, and all
-    that is to be told of the step.
-
-    Grid (rows, programs), which need not run at once. numbers: float64 `[rows]` in [0, 1). tokens, larger: int64
-    `[rows]`. packed: float64 `[rows, fields]`, of `adaptive.info.SamplingInfo`, all but its state. The rest as in
-    `keep` and `adaptive.policies.Control`.
-    """
-    row, rows = tl.program_id(0).to(tl.int64), tl.num_programs(0)
-    row_logits, row_table = logits + row * vocab, table + row * width
-    count = tl.load(bounds + 2 * rows + row).to(tl.int32)
-    top = tl.load(found + MAXIMUM * rows + row).to(tl.float32) + 0.0
-    temperature = tl.load(temperatures + row)
-    inverse = inverse_of(temperature)
-    floor, edge = tl.load(bounds + row), tl.load(bounds + rows + row)
-    least, lowest = tl.load(limits + row), tl.load(limits + rows + row)
-    goal = tl.load(numbers + row) * tl.load(limits + 2 * rows + row)
-    best = tl.load(found + BEST * rows + row).to(tl.int64)
-    takes_best = temperature == 0.0
-    told = tl.program_id(1) == 0
-    token, own, number = best, top, tl.zeros([], tl.int32)
-    if count >= 0:
-        if told:
-            ids, z = _tile(row_logits, row_table, 0, count, vocab, False, TABLE, BLOCK)
-            token = _drawn(
-                ids, z, top, inverse.to(tl.float32), least, lowest, floor, edge, 0.0, goal, best, takes_best, vocab
-            )
-            own = tl.load(row_logits + token).to(tl.float32)
-            number = tl.sum((z > own).to(tl.int32), 0)
-    else:
-        # The part in which it lies; rounding may lead the goal past the last that has any.
-        part = tl.arange(0, PARTS_2)
-        sums = fresh(space + (row * 3 + 2) * parts * EXCHANGED + part * EXCHANGED, part < parts)
-        running = tl.cumsum(sums, 0)
-        last = tl.max(tl.where(sums > 0, part, 0), 0)
-        at = tl.min(tl.where((running > goal) & (sums > 0), part, last), 0)
-        before = tl.sum(tl.where(part == at, running - sums, 0.0), 0)
-        ids_here, z_here = _tile(row_logits, row_table, at, count, vocab, True, TILE, BLOCK)
-        token = _drawn(
-            ids_here, z_here, top, inverse.to(tl.float32), least, lowest, floor, edge, before, goal, best, takes_best,
-            vocab,
-        )  # fmt: skip
-        own = tl.load(row_logits + token).to(tl.float32)
-        for one in range(tl.program_id(1), parts, tl.num_programs(1)):
-            _, z_there = _tile(row_logits, row_table, one, count, vocab, True, TILE, BLOCK)
-            number += tl.sum((z_there > own).to(tl.int32), 0)
-        beyond = counters + row * COUNTERS + LARGER
-        tl.atomic_add(beyond, number)
-        told = last_of(counters + row * COUNTERS + DRAWN, tl.num_programs(1))
-        if told:
-            number = tl.atomic_xchg(beyond, 0)
-    if told:
-        tl.store(tokens + row, token)
-        tl.store(larger + row, number.to(tl.int64))
-        _tell(
-            found, top_k, top_p, min_p, saturated, infeasible, figures, packed + row * fields, row, rows, token,
-            temperature, inverse, own, top, number, has_saturated, has_infeasible,
-        )  # fmt: skip
-
-
-@triton.jit
-def _drawn(ids, z, top, inverse, least, lowest, floor, edge, before, goal, best, takes_best, vocab):
-    """The token of a tile with which the sum of weights in the order of ids, from `before` on, is above the goal."""
-    y, weight, left = _scaled(z, top, inverse, least)
-    weight = tl.where(_kept(ids, z, y, left, floor, lowest, edge), weight, 0.0).to(tl.float64)
-    above = (before + tl.cumsum(weight, 0) > goal) & (weight > 0)
-    first = tl.min(tl.where(above, ids, vocab), 0).to(tl.int64)
-    # Rounding may lead the goal past the last sum.
-    last = tl.max(tl.where(weight > 0, ids, -1), 0).to(tl.int64)
-    token = tl.where(first < vocab, first, tl.where(last < 0, best, last))
-    return tl.minimum(tl.maximum(tl.where(takes_best, best, token), 0), vocab - 1)
-
-
-@triton.jit
-def _tell(
-    found, top_k, top_p, min_p, saturated, infeasible, figures, out, row, rows, token, temperature, inverse, own, top,
-    number, has_saturated, has_infeasible,
-):  # fmt: skip
-    """One row of `packed`. As `adaptive.info.pack` has it."""
-    absent = tl.zeros([], tl.float64) + float("nan")
-    takes_best = temperature == 0.0
-    maximum = tl.load(found + MAXIMUM * rows + row)
-    finite = tl.abs(maximum) < float("inf")
-    fault = tl.where(finite, tl.where(tl.abs(temperature) < float("inf"), 0.0, 2.0), 1.0)
-    k, p, low_p = tl.load(top_k + row), tl.load(top_p + row), tl.load(min_p + row)
-    kept_mass, log_sum = tl.load(figures + row), tl.load(figures + 4 * rows + row)
-    filtered = (own - top).to(tl.float64) * inverse - log_sum - tl.log(kept_mass)
-    is_saturated, is_infeasible = absent, absent
-    if has_saturated != 0:
-        is_saturated = tl.load(saturated + row)
-    if has_infeasible != 0:
-        is_infeasible = tl.load(infeasible + row)
-    tl.store(out, token.to(tl.float64))
-    tl.store(out + 1, fault)
-    tl.store(out + 2, tl.load(found + ENTROPY * rows + row))
-    tl.store(out + 3, tl.where(takes_best, 0.0, tl.load(figures + rows + row)))
-    tl.store(out + 4, tl.load(figures + 2 * rows + row))
-    tl.store(out + 5, absent)  # the size of the vocabulary, which the host knows
-    tl.store(out + 6, tl.where(takes_best, 1.0, tl.load(figures + 3 * rows + row)))
-    tl.store(out + 7, temperature)
-    tl.store(out + 8, tl.where(k == k, k, 0.0))
-    tl.store(out + 9, tl.where(p == p, p, 1.0))
-    tl.store(out + 10, tl.where(low_p == low_p, low_p, 0.0))
-    tl.store(out + 11, tl.load(found + VARENTROPY * rows + row))
-    tl.store(out + 12, tl.where(takes_best, absent, tl.load(figures + 5 * rows + row)))
-    tl.store(out + 13, tl.load(found + TOP_PROB * rows + row))
-    tl.store(out + 14, tl.where(takes_best, absent, kept_mass))
-    tl.store(out + 15, is_saturated)
-    tl.store(out + 16, is_infeasible)
-    tl.store(out + 17, absent)  # no constraint
-    tl.store(out + 18, own.to(tl.float64) - tl.load(found + NORMALIZER * rows + row))
-    tl.store(out + 19, tl.where(takes_best, 0.0, filtered))
-    tl.store(out + 20, number.to(tl.float64))
