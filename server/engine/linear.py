@@ -6,12 +6,14 @@ layers here are replaced after loading by ones that were *seen*, at start, to gi
 rows up to a limit; more rows than that are taken in pieces.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from server.engine.packed import ConvolvedLinear, PackedLinear
+from server.engine.packed import ConvolvedLinear, HalfLinear, PackedLinear
 
 _FIXED = 16
 _LARGE = 1 << 19
@@ -42,17 +44,20 @@ def _product_dtype(dtype: torch.dtype) -> torch.dtype:
     """What products of weights of this type are computed in, on this processor.
 
     Where oneDNN has no products of 16 bits (AVX2), those of sixteen rows take torch five times as long as in float32,
-    and those of one row have other bits. So weights are widened there, which takes twice the memory.
+    and those of one row have other bits.
     """
     if dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return dtype
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
-def _kinds(weights: int) -> list[type[PackedLinear]]:
-    """What to try, the best first, for a layer of so many weights."""
-    convolves = torch.backends.cpu.get_cpu_capability() == "AVX2" and weights >= _LARGE
-    return [ConvolvedLinear, PackedLinear] if convolves else [PackedLinear]
+def _kinds(weight: Tensor) -> list[type[PackedLinear]]:
+    """What to try, the best first, for a layer with these weights."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX2":
+        return [PackedLinear]
+    convolves = [ConvolvedLinear] if weight.numel() >= _LARGE else []
+    halves = [HalfLinear] if HalfLinear.holds(weight) else []
+    return [*halves, *convolves, PackedLinear]
 
 
 def make_invariant(model: nn.Module) -> str:
@@ -61,7 +66,7 @@ def make_invariant(model: nn.Module) -> str:
 
     The weights of a layer are freed as it is replaced, unless something else (a tied embedding) still holds them.
     """
-    probed: dict[tuple[int, int, torch.dtype], PackedLinear | None] = {}
+    probed: dict[tuple[Any, ...], PackedLinear | None] = {}
     ways = set()
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
@@ -70,19 +75,22 @@ def make_invariant(model: nn.Module) -> str:
             weight: Tensor = layer.get_parameter("weight").detach()
             weight = (weight.T if type(layer) is Conv1D else weight).contiguous()
             bias = None if layer.bias is None else layer.get_parameter("bias").detach()
-            shape = (*weight.shape, weight.dtype)
-            like = probed.get(shape)
-            packed = _packed(weight, bias, like) if like is not None or shape not in probed else None
-            probed.setdefault(shape, packed)
+            kinds = _kinds(weight)
+            alike = (*weight.shape, weight.dtype, *kinds)
+            like = probed.get(alike)
+            packed = _packed(kinds, weight, bias, like) if like is not None or alike not in probed else None
+            probed.setdefault(alike, packed)
             replaced = FixedLinear(weight, bias) if packed is None else packed
             ways.add(replaced.way)
             setattr(parent, name, replaced)
     return " and ".join(sorted(ways))
 
 
-def _packed(weight: Tensor, bias: Tensor | None, like: PackedLinear | None = None) -> PackedLinear | None:
-    """A packed layer, None if it cannot be had. like: one of the same shape, which spares the probe."""
-    for kind in _kinds(weight.numel()):
+def _packed(
+    kinds: list[type[PackedLinear]], weight: Tensor, bias: Tensor | None, like: PackedLinear | None
+) -> PackedLinear | None:
+    """A packed layer, None if it cannot be had. like: one of the same shape and choice, which spares the probe."""
+    for kind in kinds:
         try:
             dtype = _product_dtype(weight.dtype)
             wide, other = weight.to(dtype), None if bias is None else bias.to(dtype)

@@ -8,12 +8,13 @@ from transformers.pytorch_utils import Conv1D
 
 from server.engine import linear
 from server.engine.linear import FixedLinear, make_invariant
-from server.engine.packed import ConvolvedLinear, PackedLinear
+from server.engine.packed import ConvolvedLinear, HalfLinear, PackedLinear
 
 SHAPES = [(64, 48), (320, 768), (768, 320), (2048, 768)]
 AVX2 = torch.backends.cpu.get_cpu_capability() == "AVX2"
-KINDS = [PackedLinear, ConvolvedLinear] if AVX2 else [PackedLinear]
+KINDS = [PackedLinear, ConvolvedLinear, HalfLinear] if AVX2 else [PackedLinear]
 convolving = pytest.mark.skipif(not AVX2, reason="layers are convolutions with AVX2 alone")
+halving = pytest.mark.skipif(not AVX2, reason="weights of 16 bits are held in 16 with AVX2 alone")
 COUNTS = [1, 2, 3, 7, 13, 14, 15, 16, 17, 31, 33, 64, 100, 257, 600]
 
 
@@ -22,9 +23,8 @@ COUNTS = [1, 2, 3, 7, 13, 14, 15, 16, 17, 31, 33, 64, 100, 257, 600]
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_has_the_same_bits_among_any_number_of_rows(shape, dtype, bias, kind, monkeypatch):
-    monkeypatch.setattr(linear, "_kinds", lambda weights: [kind])
-    torch.manual_seed(0)
-    plain = nn.Linear(*shape, bias=bias, dtype=dtype)
+    monkeypatch.setattr(linear, "_kinds", lambda weight: [kind])
+    plain = of_16_bits(nn.Linear(*shape, bias=bias, dtype=dtype))
     holder = nn.ModuleDict({"layer": plain})
     x = torch.randn(600, shape[0], dtype=dtype)
     with torch.inference_mode():
@@ -39,16 +39,26 @@ def test_a_row_has_the_same_bits_among_any_number_of_rows(shape, dtype, bias, ki
         assert torch.allclose(layer(x).float(), expected.float(), atol=1e-4 if dtype == torch.float32 else 0.05)
 
 
+def of_16_bits(layer):
+    """The layer, its weights rounded to what bfloat16 and float16 both hold."""
+    torch.manual_seed(0)
+    layer.weight = nn.Parameter(torch.randn(layer.weight.shape).mul_(0.02).bfloat16().half().to(layer.weight.dtype))
+    return layer
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_weights_are_widened_where_the_processor_has_no_products_of_their_type(dtype, monkeypatch):
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not ConvolvedLinear])
+def test_products_are_of_float32_where_the_processor_has_none_of_16_bits(dtype, kind, monkeypatch):
     monkeypatch.setattr(linear, "_product_dtype", lambda dtype: torch.float32)
+    monkeypatch.setattr(linear, "_kinds", lambda weight: [kind])
     torch.manual_seed(0)
     plain = nn.Linear(320, 96, dtype=dtype)
     holder = nn.ModuleDict({"layer": plain})
     x, onto = torch.randn(40, 320, dtype=dtype), torch.randn(40, 96, dtype=dtype)
     with torch.inference_mode():
         wide = F.linear(x.float(), plain.weight.float(), plain.bias.float())
-        assert make_invariant(holder) == "packed in float32"
+        way = "packed in float16, computed in float32" if kind is HalfLinear else "packed in float32"
+        assert make_invariant(holder) == way
         layer = holder["layer"]
         assert layer(x).dtype == dtype
         assert torch.allclose(layer(x).float(), wide.to(dtype).float(), rtol=0.01, atol=1e-3)
@@ -81,9 +91,8 @@ def test_gpt2s_transposed_layers_are_replaced_as_well():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", [*KINDS, FixedLinear])
 def test_what_a_product_is_added_to_changes_no_row_by_its_company(dtype, kind, monkeypatch):
-    monkeypatch.setattr(linear, "_kinds", lambda weights: [kind] if kind in KINDS else [])
-    torch.manual_seed(0)
-    plain = nn.Linear(768, 320, dtype=dtype)
+    monkeypatch.setattr(linear, "_kinds", lambda weight: [kind] if kind in KINDS else [])
+    plain = of_16_bits(nn.Linear(768, 320, dtype=dtype))
     holder = nn.ModuleDict({"layer": plain})
     x, onto = torch.randn(100, 768, dtype=dtype), torch.randn(100, 320, dtype=dtype)
     with torch.inference_mode():
@@ -130,6 +139,50 @@ def test_rows_whose_number_wants_weights_in_another_order_are_several_images(mon
     with torch.inference_mode():
         layer = ConvolvedLinear(weight, None)
         layer.probe(weight)
-        assert [layer.images.get(count) for count in (4, 8, 16, 24, 28, 64)] == [1, 1, 1, 3, 7, 4]
+        assert [layer.parts.get(count) for count in (4, 8, 16, 24, 28, 64)] == [1, 1, 1, 3, 7, 4]
         assert torch.allclose(layer(x[:26], onto[:26]), F.linear(x[:26], weight) + onto[:26], atol=1e-4)
         assert torch.equal(layer(x[:3]), layer(x)[:3])
+
+
+@halving
+def test_weights_that_16_bits_hold_are_held_in_16_and_others_are_not():
+    torch.manual_seed(0)
+    trained = torch.randn(256, 512).mul_(0.02).bfloat16().float()
+    layers = {
+        "held": trained,
+        "of more bits": torch.randn(256, 512).mul_(0.02),
+        "too large": trained * 2.0**24,
+        "too small": trained * 2.0**-16,
+        "broken": trained.clone().index_fill_(0, torch.tensor([3]), torch.nan),
+    }
+    holder = nn.ModuleDict({name: nn.Linear(512, 256, bias=False) for name in layers})
+    for name, weight in layers.items():
+        holder[name].weight = nn.Parameter(weight)
+    x = torch.randn(20, 512)
+    with torch.inference_mode():
+        expected = x.double() @ trained.double().T
+        make_invariant(holder)
+        assert [name for name in layers if type(holder[name]) is HalfLinear] == ["held"]
+        assert (holder["held"](x) - expected).norm() < 1e-6 * expected.norm()
+
+
+@halving
+def test_numbers_of_rows_that_would_be_summed_in_another_order_are_divided():
+    torch.manual_seed(0)
+    weight, x, onto = torch.randn(96, 64).bfloat16().float(), torch.randn(64, 64), torch.randn(64, 96)
+    with torch.inference_mode():
+        layer = HalfLinear(weight, None)
+        layer.probe(weight)
+        several = [count for count, parts in layer.parts.items() if parts > 1]
+        assert layer.limit == 512
+        assert 32 in several
+        assert not torch.equal(layer._multiply(x[:32]), layer(x[:32]))
+        assert torch.equal(layer(x[:32], onto[:32]), layer(x, onto)[:32])
+
+
+@halving
+def test_without_fbgemm_weights_are_packed_in_float32(monkeypatch):
+    monkeypatch.setattr(HalfLinear, "_pack", lambda layer, weight, rows: torch.ops.quantized.no_such_operator)
+    holder = nn.Sequential(of_16_bits(nn.Linear(64, 48)), of_16_bits(nn.Linear(1024, 768)), nn.Linear(64, 48))
+    assert make_invariant(holder) == "packed in float32"
+    assert [type(layer) for layer in holder] == [PackedLinear, ConvolvedLinear, PackedLinear]
