@@ -28,6 +28,17 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def no_more_descriptors(pid: int) -> int:
+    """The limit on a process's open files with which it can open no other: the lowest number that is free, where a new
+    one would come, of some readings, for files that are open for a moment."""
+    free = []
+    for _ in range(20):
+        taken = {int(number) for number in os.listdir(f"/proc/{pid}/fd")}
+        free.append(next(number for number in range(len(taken) + 1) if number not in taken))
+        time.sleep(0.05)
+    return min(free)
+
+
 def seconds_until(holds: Callable[[], bool], most: float) -> float:
     """How long it took; AssertionError after `most`."""
     began = time.monotonic()

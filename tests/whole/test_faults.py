@@ -20,7 +20,7 @@ import pytest
 import trustme
 
 from tests.whole.conftest import process
-from tests.whole.faulty import TOO_MUCH, Supervised, descriptors, injected, seconds_until
+from tests.whole.faulty import TOO_MUCH, Supervised, injected, no_more_descriptors, seconds_until
 from tests.whole.proxy import Proxy
 from tests.whole.runs import POLICIES, PROMPT, bits, run
 from tests.whole.test_access import Secure, write
@@ -247,7 +247,7 @@ def test_without_descriptors_running_streams_go_on_and_new_clients_get_in_as_soo
     pid = steady.running.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     with steady.client() as client, Crowd(client, alone) as crowd:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (descriptors(pid), before[1]))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (no_more_descriptors(pid), before[1]))
         ended = crowd.ended
         with steady.client() as late, pytest.raises((Unavailable, DeadlineExceeded)):
             late.model(timeout=3)
