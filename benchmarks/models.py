@@ -68,9 +68,10 @@ def copy(source: Path, folder: Path) -> None:
 
 
 def make(folder: Path, config: PreTrainedConfig) -> None:
-    """Write a random model, float32, with a tokenizer of as many tokens or all that it can have."""
+    """Write a random model, with a tokenizer of as many tokens or all that it can have. Its weights are numbers that
+    bfloat16 holds, as nearly all checkpoints' are, and written in float32."""
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config).bfloat16().float().save_pretrained(folder)
     tokenizer(config.vocab_size).save_pretrained(folder)
 
 
