@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from server.engine.attention import Layer, Packed, Segment, attend_segment
 from server.engine.kv_cache import Layout
+from server.engine.linear import product_dtype
 
 _FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
@@ -36,12 +37,17 @@ def window_of(attention: Any) -> int | None:
 
 
 class Lean(nn.Module):
-    """A decoder of RMS norms, rotary attention and a gated MLP. Its linear layers are ordinary ones, to be replaced."""
+    """A decoder of RMS norms, rotary attention and a gated MLP. Its linear layers are ordinary ones, to be replaced.
+
+    What goes from layer to layer is of the type of their products, with AVX2 of float32 also in a model of bfloat16,
+    whose keys and values are of its own.
+    """
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         body = network.model
         self.embedding, self.rotary = body.embed_tokens, body.rotary_emb
+        self.dtype = product_dtype(self.embedding.weight.dtype)
         self.norm, self.head = Norm(body.norm), network.lm_head
         self.layers = nn.ModuleList()
         for number in range(len(body.layers)):
@@ -56,9 +62,9 @@ class Lean(nn.Module):
 
     def forward(self, tokens: Tensor, positions: Tensor, packed: Packed, drawing: Tensor) -> Tensor:
         """Logits `[len(drawing), vocab]` of some places of a packed step. tokens, positions, drawing: int64 `[n]`."""
-        x = self.embedding(tokens)
+        x = self.embedding(tokens).to(self.dtype)
         cos, sin = self._rotation(x, positions)
-        rows = _Rows(packed)
+        rows = _Rows(packed, self.layout.dtype)
         for layer in self.layers:
             x = layer(x, cos, sin, rows)
         return self.head(self.norm(x[drawing]))
@@ -115,7 +121,7 @@ class Norm:
     """
 
     def __init__(self, norm: Any) -> None:
-        self._weight = norm.weight.detach().repeat(2)
+        self._weight = norm.weight.detach().to(product_dtype(norm.weight.dtype)).repeat(2)
         self._signs = self._weight.new_tensor([[1.0], [-1.0]])
         self._epsilon: float = norm.variance_epsilon
 
@@ -126,10 +132,11 @@ class Norm:
 
 
 class _Rows:
-    """The rows of a step: those of one token first, then pieces of prompts, then what is spare."""
+    """The rows of a step: those of one token first, then pieces of prompts, then what is spare. dtype: of keys and
+    values."""
 
-    def __init__(self, packed: Packed) -> None:
-        self._packed = packed
+    def __init__(self, packed: Packed, dtype: torch.dtype) -> None:
+        self._packed, self._dtype = packed, dtype
         ones = [segment.length == 1 for segment in packed.segments]
         self._count = ones.index(False) if False in ones else len(ones)
         self._single = packed.segments[: self._count]
@@ -140,7 +147,8 @@ class _Rows:
 
     def attend(self, layer: Layer, qkv: Tensor, heads: int) -> Tensor:
         """Attention of all rows, `[n, heads * dim]`. qkv: `[n, heads and twice the kv heads, dim]`."""
-        count, dim = self._count, qkv.shape[-1]
+        count, dim, dtype = self._count, qkv.shape[-1], qkv.dtype
+        qkv = qkv.to(self._dtype)
         kv_heads = (qkv.shape[1] - heads) // 2
         shared = (kv_heads, heads // kv_heads, dim)
         out = []
@@ -161,7 +169,7 @@ class _Rows:
             if self._nothing is None:
                 self._nothing = qkv.new_zeros(self._packed.spare, *shared)
             out.append(self._nothing)
-        return torch.cat(out).view(len(qkv), -1)
+        return torch.cat(out).view(len(qkv), -1).to(dtype)
 
     def _seen(self, window: int | None) -> list[list[Tensor]]:
         """What each row of one token sees: keys and values of the first layer, of the second, ..."""

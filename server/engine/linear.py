@@ -31,16 +31,16 @@ class FixedLinear(nn.Module):
         self.weight, self.bias = weight, bias
 
     def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
-        rows = x.reshape(-1, self.in_features)
+        rows = x.reshape(-1, self.in_features).to(self.weight.dtype)
         pieces = []
         for piece in rows.split(_FIXED):
             full = F.pad(piece, (0, 0, 0, _FIXED - len(piece))) if len(piece) < _FIXED else piece
             pieces.append(F.linear(full, self.weight, self.bias)[: len(piece)])
-        out = torch.cat(pieces).view(*x.shape[:-1], self.out_features)
+        out = torch.cat(pieces).to(x.dtype).view(*x.shape[:-1], self.out_features)
         return out if onto is None else out + onto
 
 
-def _product_dtype(dtype: torch.dtype) -> torch.dtype:
+def product_dtype(dtype: torch.dtype) -> torch.dtype:
     """What products of weights of this type are computed in, on this processor.
 
     Where oneDNN has no products of 16 bits (AVX2), those of sixteen rows take torch five times as long as in float32,
@@ -92,7 +92,7 @@ def _packed(
     """A packed layer, None if it cannot be had. like: one of the same shape and choice, which spares the probe."""
     for kind in kinds:
         try:
-            dtype = _product_dtype(weight.dtype)
+            dtype = product_dtype(weight.dtype)
             wide, other = weight.to(dtype), None if bias is None else bias.to(dtype)
             if like is not None:
                 return like.again(wide, other)

@@ -49,7 +49,7 @@ def of_16_bits(layer):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not ConvolvedLinear])
 def test_products_are_of_float32_where_the_processor_has_none_of_16_bits(dtype, kind, monkeypatch):
-    monkeypatch.setattr(linear, "_product_dtype", lambda dtype: torch.float32)
+    monkeypatch.setattr(linear, "product_dtype", lambda dtype: torch.float32)
     monkeypatch.setattr(linear, "_kinds", lambda weight: [kind])
     torch.manual_seed(0)
     plain = nn.Linear(320, 96, dtype=dtype)
