@@ -132,12 +132,12 @@ class DividedLinear(PackedLinear):
         other.parts = self.parts
         return other
 
-    def _suits(self, weight: Tensor) -> Callable[[int], bool]:
-        """Whether so many rows can be computed at once."""
+    def _suits(self, most: int, weight: Tensor) -> Callable[[int], bool]:
+        """Whether so many rows, at most `most`, can be computed at once."""
         raise NotImplementedError
 
     def _tried(self, most: int, weight: Tensor) -> Iterable[int]:
-        suits = cache(self._suits(weight))
+        suits = cache(self._suits(most, weight))
         for count in sorted({padded(count) for count in range(1, most + 1)}):
             shares = (parts for parts in range(1, count // 4 + 1) if count % (4 * parts) == 0)
             found = next((parts for parts in shares if suits(count // parts)), None)
@@ -173,7 +173,7 @@ class ConvolvedLinear(DividedLinear):
         image = [1, self.in_features, 1, rows]
         return torch.ops.mkldnn._reorder_convolution_weight(weight[:, :, None, None], [0, 0], [1, 1], [1, 1], 1, image)
 
-    def _suits(self, weight: Tensor) -> Callable[[int], bool]:
+    def _suits(self, most: int, weight: Tensor) -> Callable[[int], bool]:
         order = torch.ops.mkldnn._get_mkldnn_serialized_md
         ours = order(self.packed)
         return lambda pixels: torch.equal(order(self._pack(weight, pixels)), ours)
@@ -213,8 +213,8 @@ class HalfLinear(DividedLinear):
     def _pack(self, weight: Tensor, rows: int) -> Any:
         return torch.ops.quantized.linear_prepack_fp16(weight, self.bias)
 
-    def _suits(self, weight: Tensor) -> Callable[[int], bool]:
-        x = torch.randn(max(_PAIRS), self.in_features, generator=torch.Generator().manual_seed(1))
+    def _suits(self, most: int, weight: Tensor) -> Callable[[int], bool]:
+        x = torch.randn(most, self.in_features, generator=torch.Generator().manual_seed(1))
         few = torch.cat([self._multiply(some) for some in x.split(padded(1))])
         return lambda count: torch.equal(self._multiply(x[:count]), few[:count])
 
