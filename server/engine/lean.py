@@ -64,7 +64,7 @@ class Lean(nn.Module):
         """Logits `[len(drawing), vocab]` of some places of a packed step. tokens, positions, drawing: int64 `[n]`."""
         x = self.embedding(tokens).to(self.dtype)
         cos, sin = self._rotation(x, positions)
-        rows = _Rows(packed, self.layout.dtype)
+        rows = _Rows(packed, self.embedding.weight.dtype)
         for layer in self.layers:
             x = layer(x, cos, sin, rows)
         return self.head(self.norm(x[drawing]))

@@ -21,7 +21,7 @@ _LARGE = 1 << 19
 
 
 class FixedLinear(nn.Module):
-    """The fallback without oneDNN packing: products always of exactly 16 rows, padded where need be."""
+    """The fallback where no packing can be had: products always of exactly 16 rows, padded where need be."""
 
     way = "fixed"
 

@@ -1,6 +1,7 @@
 """Linear layers with weights in a library's own order, whose products give a row the same bits among few rows and
 many."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import repeat
@@ -19,7 +20,7 @@ _TYPICAL = 16
 # In bf16 the products of more than 32 rows differ in a few rows of a hundred: too few to rely on seeing them.
 _MOST_ROWS = {torch.float32: 512, torch.bfloat16: 32}
 _LOST = 2.0**-22
-"""Of the norm of the weights."""
+"""Of its norm a product in float32 is off by about as much."""
 
 
 def padded(count: int) -> int:
@@ -53,7 +54,7 @@ class PackedLinear(nn.Module):
     @property
     def way(self) -> str:
         """How it is done, in a word."""
-        return f"packed in {_name(self.dtype)}"
+        return f"packed in {str(self.dtype).removeprefix('torch.')}"
 
     def product(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         """`[rows, in] -> [rows, out]` in one call. onto: `[rows, out]`, is added before the result is rounded; given
@@ -117,7 +118,7 @@ class PackedLinear(nn.Module):
         return self.product(rows, onto)[:count]
 
 
-class DividedLinear(PackedLinear):
+class DividedLinear(PackedLinear, ABC):
     """One of which not every number of rows can be computed as it is: those that cannot are divided.
 
     parts: into how many, by the number of rows.
@@ -132,9 +133,9 @@ class DividedLinear(PackedLinear):
         other.parts = self.parts
         return other
 
+    @abstractmethod
     def _suits(self, most: int, weight: Tensor) -> Callable[[int], bool]:
         """Whether so many rows, at most `most`, can be computed at once."""
-        raise NotImplementedError
 
     def _tried(self, most: int, weight: Tensor) -> Iterable[int]:
         suits = cache(self._suits(most, weight))
@@ -195,8 +196,7 @@ class HalfLinear(DividedLinear):
 
     @property
     def way(self) -> str:
-        """How it is done, in a word."""
-        return f"packed in float16, computed in {_name(self.dtype)}"
+        return "packed in float16, computed in float32"
 
     def product(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         """The same, for `padded` numbers of rows."""
@@ -228,7 +228,3 @@ def _pixels(rows: Tensor, images: int) -> Tensor:
 
 def _split(rows: Tensor | None, size: int) -> Iterable[Tensor | None]:
     return repeat(None) if rows is None else rows.split(size)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -13,8 +13,7 @@ from server.engine.packed import ConvolvedLinear, HalfLinear, PackedLinear
 SHAPES = [(64, 48), (320, 768), (768, 320), (2048, 768)]
 AVX2 = torch.backends.cpu.get_cpu_capability() == "AVX2"
 KINDS = [PackedLinear, ConvolvedLinear, HalfLinear] if AVX2 else [PackedLinear]
-convolving = pytest.mark.skipif(not AVX2, reason="layers are convolutions with AVX2 alone")
-halving = pytest.mark.skipif(not AVX2, reason="weights of 16 bits are held in 16 with AVX2 alone")
+with_avx2 = pytest.mark.skipif(not AVX2, reason="with AVX2 alone are layers convolutions, and weights held in 16 bits")
 COUNTS = [1, 2, 3, 7, 13, 14, 15, 16, 17, 31, 33, 64, 100, 257, 600]
 
 
@@ -67,14 +66,16 @@ def test_products_are_of_float32_where_the_processor_has_none_of_16_bits(dtype, 
         assert torch.equal(layer(x, onto), alone)
 
 
-def test_the_fallback_is_invariant_too():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_fallback_is_invariant_too_and_takes_wider_rows_than_its_weights(dtype):
     torch.manual_seed(0)
-    weight, bias, x = torch.randn(96, 64), torch.randn(96), torch.randn(70, 64)
+    weight, bias, x = torch.randn(96, 64, dtype=dtype), torch.randn(96, dtype=dtype), torch.randn(70, 64)
     layer = FixedLinear(weight, bias)
     alone = torch.cat([layer(row[None]) for row in x])
     for count in (1, 5, 16, 17, 70):
         assert torch.equal(layer(x[:count]), alone[:count])
-    assert torch.allclose(alone, F.linear(x, weight, bias), atol=1e-4)
+    tolerance = {"atol": 1e-4} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.02}
+    assert torch.allclose(alone, F.linear(x, weight.float(), bias.float()), **tolerance)
 
 
 def test_gpt2s_transposed_layers_are_replaced_as_well():
@@ -105,7 +106,7 @@ def test_what_a_product_is_added_to_changes_no_row_by_its_company(dtype, kind, m
         assert torch.allclose(alone.float(), expected, atol=1e-4 if dtype == torch.float32 else 0.05)
 
 
-@convolving
+@with_avx2
 def test_large_layers_are_convolutions_with_avx2_and_alike_ones_are_probed_once(monkeypatch):
     probed = []
     probe = PackedLinear.probe
@@ -120,7 +121,7 @@ def test_large_layers_are_convolutions_with_avx2_and_alike_ones_are_probed_once(
         assert all(torch.allclose(layer(x), y, atol=1e-4) for layer, y in zip(holder, expected, strict=False))
 
 
-@convolving
+@with_avx2
 def test_a_layer_that_cannot_be_a_convolution_is_a_product(monkeypatch):
     monkeypatch.setattr(ConvolvedLinear, "_tried", lambda layer, most, weight: torch.ops.mkldnn.no_such_operator)
     holder = nn.Sequential(nn.Linear(1024, 768))
@@ -128,7 +129,7 @@ def test_a_layer_that_cannot_be_a_convolution_is_a_product(monkeypatch):
     assert type(holder[0]) is PackedLinear
 
 
-@convolving
+@with_avx2
 def test_rows_whose_number_wants_weights_in_another_order_are_several_images(monkeypatch):
     pack = ConvolvedLinear._pack
     other = {rows for rows in range(4, 513, 4) if rows not in (4, 8, 16)}
@@ -144,7 +145,7 @@ def test_rows_whose_number_wants_weights_in_another_order_are_several_images(mon
         assert torch.equal(layer(x[:3]), layer(x)[:3])
 
 
-@halving
+@with_avx2
 def test_weights_that_16_bits_hold_are_held_in_16_and_others_are_not():
     torch.manual_seed(0)
     trained = torch.randn(256, 512).mul_(0.02).bfloat16().float()
@@ -166,7 +167,7 @@ def test_weights_that_16_bits_hold_are_held_in_16_and_others_are_not():
         assert (holder["held"](x) - expected).norm() < 1e-6 * expected.norm()
 
 
-@halving
+@with_avx2
 def test_numbers_of_rows_that_would_be_summed_in_another_order_are_divided():
     torch.manual_seed(0)
     weight, x, onto = torch.randn(96, 64).bfloat16().float(), torch.randn(64, 64), torch.randn(64, 96)
@@ -180,7 +181,7 @@ def test_numbers_of_rows_that_would_be_summed_in_another_order_are_divided():
         assert torch.equal(layer(x[:32], onto[:32]), layer(x, onto)[:32])
 
 
-@halving
+@with_avx2
 def test_without_fbgemm_weights_are_packed_in_float32(monkeypatch):
     monkeypatch.setattr(HalfLinear, "_pack", lambda layer, weight, rows: torch.ops.quantized.no_such_operator)
     holder = nn.Sequential(of_16_bits(nn.Linear(64, 48)), of_16_bits(nn.Linear(1024, 768)), nn.Linear(64, 48))
