@@ -68,7 +68,7 @@ def rank(logits: Tensor) -> Ranked:
     fused = _kernels(logits)
     if fused is not None:
         return fused.rank(logits)
-    return Ranked(logits, _together([_best(logits[part]) for part in chunks(logits, len(logits))]))
+    return Ranked(logits, best(logits, COUNT if logits.device.type == "cpu" else 1))
 
 
 def rank_and_measure(logits: Tensor, ahead: Tensor | None = None, ladder: bool = False) -> tuple[Ranked, Moments]:
@@ -80,27 +80,17 @@ def rank_and_measure(logits: Tensor, ahead: Tensor | None = None, ladder: bool =
     if fused is not None:
         ranked = fused.rank(logits, ahead, ladder)
         return ranked, ranked.survey.moments
+    ranked = rank(logits)
     space = room(logits, 4, len(logits))
-    found, sums = [], []
+    sums = []
     for part in chunks(logits, len(logits)):
-        z = logits[part]
-        best = _best(z)
-        y = torch.sub(z, best.values[:, :1], out=space[3, : len(z)])
-        sums.append(_sums(y, best.ids, space[:3]))
-        found.append(best)
-    return Ranked(logits, _together(found)), _moments(join(sums, -1))
+        y = torch.sub(logits[part], ranked.best.top[part], out=space[3, : len(logits[part])])
+        sums.append(_sums(y, ranked.best.ids[part], space[:3]))
+    return ranked, _moments(join(sums, -1))
 
 
 def _kernels(logits: Tensor) -> ModuleType | None:
     return accelerator.kernels(logits.device) if logits.dtype == torch.float32 and logits.numel() else None
-
-
-def _together(found: list[Candidates]) -> Candidates:
-    return found[0] if len(found) == 1 else Candidates(*map(torch.cat, zip(*found, strict=True)))
-
-
-def _best(logits: Tensor) -> Candidates:
-    return best(logits, COUNT if logits.device.type == "cpu" else 1)
 
 
 def tempered(
