@@ -13,6 +13,7 @@ from adaptive.apply import (
     apply_typical_p,
     apply_xtc,
 )
+from adaptive.compiled import CannotCompile
 from adaptive.entropy import entropy, varentropy
 from adaptive.filters import Filters
 from adaptive.info import Choice, Fault, Report, SamplingInfo
@@ -41,12 +42,14 @@ from adaptive.policies import (
 from adaptive.presets import PRESETS, Preset
 from adaptive.rows import Rows, RowSettings
 from adaptive.sampler import Masks, get_sampling_info, step
+from adaptive.sums import compile_for
 
 __all__ = [
     "POLICIES",
     "PRESETS",
     "AdaptiveP",
     "Bell",
+    "CannotCompile",
     "Choice",
     "Course",
     "Edt",
@@ -85,6 +88,7 @@ __all__ = [
     "apply_top_p",
     "apply_typical_p",
     "apply_xtc",
+    "compile_for",
     "entropy",
     "get_sampling_info",
     "step",

@@ -11,6 +11,7 @@ from torch import Tensor
 from adaptive.candidates import COUNT, Candidates, best
 from adaptive.gpu import accelerator
 from adaptive.scratch import scratch
+from adaptive.sums import compiled_moments
 
 if TYPE_CHECKING:
     from adaptive.gpu.fused import Survey
@@ -81,6 +82,10 @@ def rank_and_measure(logits: Tensor, ahead: Tensor | None = None, ladder: bool =
         ranked = fused.rank(logits, ahead, ladder)
         return ranked, ranked.survey.moments
     ranked = rank(logits)
+    one_visit = compiled_moments(logits)
+    if one_visit is not None:
+        top = ranked.best.top
+        return ranked, Moments(*one_visit(None, top, torch.ones_like(top[:, 0])).unbind())
     space = room(logits, 4, len(logits))
     sums = []
     for part in chunks(logits, len(logits)):
@@ -105,6 +110,9 @@ def tempered(
     inverse: `[n]`, of these rows, 1 / temperature. rows: which rows; None means all. dtype: to compute in; the logits'
     own if not given.
     """
+    one_visit = compiled_moments(ranked.logits) if dtype in (None, torch.float32) else None
+    if one_visit is not None:
+        return Moments(*one_visit(rows, ranked.best.top, inverse).unbind())
     factor = inverse.to(dtype or ranked.logits.dtype)[:, None]
     space = room(factor.new_empty(0, ranked.logits.shape[-1]), order + 2, len(factor))
     sums = []

@@ -29,7 +29,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from adaptive import Filters, Fixed, Policy, Rows, RowSettings, TargetEntropy, step
+from adaptive import Filters, Fixed, Policy, Rows, RowSettings, TargetEntropy, compile_for, step
 from benchmarks.machine import processor, ratio, spread
 
 TEMPERATURE, TARGET = 0.8, 2.0
@@ -38,7 +38,7 @@ CHAINS = {
     "top_k 50, top_p 0.9, min_p 0.02": Filters(top_k=50, top_p=0.9, min_p=0.02),
     "top_p 0.9": Filters(top_p=0.9),
 }
-RESULTS = Path(__file__).parent / "results" / "sampler.md"
+RESULTS, COMPILED = (Path(__file__).parent / "results" / name for name in ("sampler.md", "sampler-compiled.md"))
 
 
 class Case(NamedTuple):
@@ -155,14 +155,16 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--vocab", type=int, nargs="+", default=[32_000, 151_936])
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--compile", action="store_true", help="time the compiled sampler, into sampler-compiled.md")
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    out: Path = given.out or (COMPILED if given.compile else RESULTS)
     load = os.getloadavg()[0]
     names = ["naive ms", "Hugging Face ms", "fixed ms", "target_entropy ms"]
     ratios = ["naive / fixed", "Hugging Face / fixed", "target_entropy / fixed"]
     lines = [
         f"{datetime.date.today()}, {processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"{given.turns} turns; load before {load:.1f}. Median (middle half).",
+        f"{'compiled, ' * given.compile}{given.turns} turns; load before {load:.1f}. Median (middle half).",
         "",
         "| vocabulary | rows | logits | filters | " + " | ".join(names + ratios) + " |",
         "|" + "---|" * 11,
@@ -175,12 +177,14 @@ def main() -> None:
         for kind in SPREADS
         for chain in CHAINS
     ]
+    for vocab in given.vocab if given.compile else ():
+        compile_for(vocab)
     with torch.inference_mode():
         for case in cases:
             lines.append(line(case, measure(case, given.turns)))
             print(lines[-1], flush=True)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text("\n".join(lines) + "\n")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with the model.")
 @click.option("--context-length", type=click.IntRange(2), help="Serve a shorter context than the model's.")
+@click.option(
+    "--compile/--no-compile",
+    default=False,
+    help="Compile the sampler for this processor at start: faster on the CPU, for a C++ compiler and some seconds.",
+)
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=50051, help="Port to listen on; 0 picks a free one.")
 @click.option("--uds", type=click.Path(path_type=Path), help="Listen on this Unix socket too.")

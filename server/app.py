@@ -98,8 +98,9 @@ async def start(config: Config) -> App:
     guard, streams = Guard(config), Streams(loop, config.stall_timeout)
     sight = Sight(config, streams.deliver)
     source = ModelSource(
-        config.model, config.revision, config.device, config.dtype, config.trust_remote_code, config.context_length
-    )
+        config.model, config.revision, config.device, config.dtype, config.trust_remote_code, config.context_length,
+        config.compile,
+    )  # fmt: skip
     model, tokenizer = load(source)
     model.name = config.model_name or config.model.rstrip("/").rsplit("/", 1)[-1]
     limits = find_limits(config, model)

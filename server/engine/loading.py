@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from adaptive import CannotCompile, compile_for
 from server.engine.lean import lean
 from server.engine.linear import make_invariant
 from server.engine.model import Model
@@ -27,7 +29,8 @@ class RefusedModel(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """What to load. name: "embedded", a folder, or a hub name. trust_remote_code runs code that comes with it."""
+    """What to load. name: "embedded", a folder, or a hub name. trust_remote_code runs code that comes with it.
+    compile: the sampler's visits to whole rows, on the CPU (`adaptive.compile_for`)."""
 
     name: str = "embedded"
     revision: str | None = None
@@ -35,6 +38,7 @@ class ModelSource:
     dtype: str = "auto"
     trust_remote_code: bool = False
     context_length: int | None = None
+    compile: bool = False
 
 
 def load(source: ModelSource) -> tuple[Model, Tokenizer]:
@@ -93,7 +97,18 @@ def _load(source: ModelSource) -> tuple[Model, Tokenizer]:
         raise RefusedModel(
             f"{source.name} ({config.model_type}) cannot be served by this engine: {_first_line(fault)}"
         ) from fault
+    if source.compile and device.type == "cpu":
+        _compile(model.vocab_size)
     return model, Tokenizer(tokenizer)
+
+
+def _compile(vocab: int) -> None:
+    begin = time.monotonic()
+    try:
+        compile_for(vocab)
+    except CannotCompile as fault:
+        raise RefusedModel(f"the sampler cannot be compiled, as --compile wants: {_first_line(fault)}") from fault
+    _log.info("the sampler is compiled for %d logits a row, in %.1f s", vocab, time.monotonic() - begin)
 
 
 def _graphs(model: Model) -> Any:

@@ -1,0 +1,116 @@
+"""What is compiled gives what plain torch gives, and a row's bits in any company. Needs a C++ compiler, as it does."""
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from adaptive import CannotCompile, Rows, compile_for, sums
+from adaptive.moments import rank, rank_and_measure, tempered
+from tests.adaptive.cases import edge_rows, every_kind_of_row, infos, random_logits
+
+SMALL, LARGE = 60, 33_000
+"""Less than a block; and blocks and a rest, where torch would share one long row among threads."""
+
+
+@pytest.fixture(scope="module")
+def machines():
+    found = {}
+    before, sums._machines = sums._machines, found
+    compile_for(SMALL)
+    compile_for(LARGE)
+    sums._machines = before
+    return found
+
+
+@pytest.fixture
+def compiled(machines, monkeypatch):
+    monkeypatch.setattr(sums, "_machines", machines)
+
+
+@pytest.mark.parametrize("vocab", [SMALL, LARGE])
+@pytest.mark.parametrize("spread", [0.1, 3.0, 30.0])
+def test_moments_are_those_of_float64(vocab, spread, compiled):
+    logits = random_logits(5, vocab, spread)
+    logits[:, ::7] = -math.inf
+    inverse = torch.tensor([0.1, 0.5, 1.0, 2.0, 50.0], dtype=torch.float64)
+    y = (logits - logits.amax(-1, keepdim=True)).double() * inverse[:, None]
+    p = y.softmax(-1)
+    expected = [y.exp().sum(-1).log(), *(torch.nansum(p * y**order, -1) for order in (1, 2, 3))]
+    got = tempered(rank(logits), inverse)
+    for mine, exact in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine, exact, rtol=2e-6, atol=1e-6)
+
+
+def test_some_rows_are_measured_as_they_are_among_all(compiled):
+    logits = random_logits(6, LARGE)
+    ranked, inverse = rank(logits), torch.linspace(0.5, 2.0, 6, dtype=torch.float64)
+    chosen = torch.tensor([4, 1])
+    every, some = tempered(ranked, inverse), tempered(ranked, inverse[chosen], chosen)
+    assert torch.equal(torch.stack(some), torch.stack(every)[:, chosen])
+
+
+@pytest.mark.parametrize(("vocab", "steps"), [(SMALL, 4), (LARGE, 2)])
+def test_every_kind_of_row_equals_itself_alone_bit_for_bit_and_nearly_what_is_not_compiled(
+    vocab, steps, machines, monkeypatch
+):
+    kinds = every_kind_of_row()
+    plain, together, alone = Rows(kinds), Rows(kinds), [Rows([wish]) for wish in kinds]
+    for step in range(steps):
+        logits = random_logits(len(kinds), vocab, seed=step)
+        expected = infos(logits, plain)
+        with monkeypatch.context() as patch:
+            patch.setattr(sums, "_machines", machines)
+            batch = infos(logits, together)
+            assert [repr(infos(logits[i : i + 1], rows)[0]) for i, rows in enumerate(alone)] == [repr(i) for i in batch]
+        for got, other in zip(batch, expected, strict=True):
+            assert got.token_id == other.token_id
+            assert got.original_entropy == pytest.approx(other.original_entropy, abs=1e-6)
+            assert got.varentropy == pytest.approx(other.varentropy, abs=1e-5)
+            assert got.temperature == pytest.approx(other.temperature, rel=1e-4, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", edge_rows(SMALL))
+def test_rows_at_every_edge(name, machines, monkeypatch):
+    row = edge_rows(SMALL)[name][None].float()
+    expected = torch.stack(rank_and_measure(row)[1][:3])
+    monkeypatch.setattr(sums, "_machines", machines)
+    got = torch.stack(rank_and_measure(row)[1][:3])
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_row_that_is_no_distribution_fails_alone(broken, compiled):
+    logits = random_logits(4, SMALL)
+    rows = every_kind_of_row()[:4]
+    expected = [repr(info) for info in infos(logits, Rows(rows))]
+    logits[2] = broken
+    got = infos(logits, Rows(rows))
+    assert [row for row, info in enumerate(got) if info.fault] == [2]
+    assert [repr(got[row]) for row in (0, 1, 3)] == [expected[row] for row in (0, 1, 3)]
+
+
+def test_without_a_compiler_it_says_so_and_changes_nothing(tmp_path):
+    program = """
+from adaptive import CannotCompile, compile_for, entropy, sums
+import torch
+try:
+    compile_for(61)
+except CannotCompile as fault:
+    print(fault, sums._machines)
+"""
+    variables = {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | variables, check=True)
+    assert "compiler" in done.stdout
+    assert done.stdout.rstrip().endswith("{}")
+
+
+def test_what_a_compiler_raises_is_told(monkeypatch):
+    monkeypatch.setattr(torch._inductor, "standalone_compile", lambda *_, **__: 1 / 0)
+    with pytest.raises(CannotCompile, match="ZeroDivisionError"):
+        compile_for(62)
+    assert 62 not in sums._machines

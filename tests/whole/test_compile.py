@@ -1,0 +1,36 @@
+"""A server whose sampler is compiled at start."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.whole.conftest import ROOT, process
+from tests.whole.runs import POLICIES, PROMPT, bits, run
+from thermostat import Client
+
+
+def test_a_compiled_server_gives_a_row_the_same_bits_alone_and_in_company(tmp_path):
+    log = tmp_path / "log"
+    with process("--compile", log=log) as (_, address), Client(address) as client:
+
+        def stream(policy):
+            return bits(run(client.generate(PROMPT, policy=policy, seed=7, max_output_tokens=24, ignore_eos=True))[1])
+
+        policies = list(POLICIES.values())
+        with ThreadPoolExecutor(len(policies)) as pool:
+            together = list(pool.map(stream, policies))
+        assert [len(found) for found in together] == [24] * len(policies)
+        assert [stream(policy) for policy in policies] == together
+    assert "the sampler is compiled for 4096 logits a row" in log.read_text()
+
+
+def test_a_server_that_cannot_compile_says_so_and_ends(tmp_path):
+    variables = {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "server", "--port", "0", "--compile"]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | variables, timeout=120, check=False
+    )
+    assert ended.returncode == 1
+    assert "the sampler cannot be compiled, as --compile wants" in ended.stderr.splitlines()[-1]
+    assert "compiler" in ended.stderr.splitlines()[-1]
