@@ -19,6 +19,7 @@ from adaptive.moments import Moments, Ranked, chunks, join, room, row_nansums, t
 from adaptive.policies import Columns, Control
 from adaptive.policies.base import LARGEST_INVERSE
 from adaptive.rows import Rows, find_edges
+from adaptive.sums import compiled_shares
 
 _ROUNDING = 1e-4
 """Nats by which the moments of a row, from float32, may be off, and more."""
@@ -244,9 +245,14 @@ def whole(ranked: Ranked, rows: Rows, chosen: list[int] | Tensor | None, setting
         p = torch.softmax(y, -1, out=here[0])
         best = ranked.best.ids[members]
         filtered = _filter(y, p, best, members, rows, setting, here[2])
-        figures.append(_sum(p, y, filtered, best, here))
         free.append(torch.full_like(factor[portion][:, 0], not filtered, dtype=torch.bool))
-        weights[portion] = here[3 if filtered else 0]
+        one_visit = compiled_shares(z)
+        if one_visit is None:
+            figures.append(_sum(p, y, filtered, best, here))
+            weights[portion] = here[3 if filtered else 0]
+        else:
+            weights[portion], sums = one_visit(y, here[2])
+            figures.append(_figures(*sums))
     return Pool(index, None, weights, None, join(figures, -1), open=join(free))
 
 
@@ -300,10 +306,15 @@ def _sum(p: Tensor, y: Tensor, filtered: bool, best: Tensor, here: Tensor) -> Te
         torch.mul(here[1], here[2], out=here[4])
     total, mean, count, *rest = row_nansums(used).double().unbind()
     mass, inner = rest or (total, mean)
-    log_sum = (total / p.gather(-1, best[:, :1])[:, 0]).log_()
-    final = (mass / total).log_() + log_sum - inner / mass
-    figures = (mass / total, final, count, weights.amax(-1) / mass, log_sum, log_sum - mean / total)
-    return torch.stack(figures)
+    top = p.gather(-1, best[:, :1])[:, 0].double()  # of which the logarithm is 0
+    return _figures(total / top, mean / top, count, mass / top, inner / top, weights.amax(-1) / top)
+
+
+def _figures(total: Tensor, mean: Tensor, count: Tensor, mass: Tensor, inner: Tensor, likeliest: Tensor) -> Tensor:
+    """`FIGURES` from sums over e^y and e^y y, where the largest y is 0: of all tokens, and of those that are left."""
+    log_sum = total.log()
+    final = mass.log() - inner / mass
+    return torch.stack([mass / total, final, count, likeliest / mass, log_sum, log_sum - mean / total])
 
 
 def part(column: Tensor, index: Tensor | None) -> Tensor:

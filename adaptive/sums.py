@@ -1,6 +1,7 @@
 """Moments of whole rows in one visit, compiled for one size of vocabulary. Plain torch needs a visit an operation."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +14,8 @@ _LOG2_E = 1.4426950408889634
 _LOWEST = -100.0
 """Binary logarithm of what adds nothing to a sum of 1 and more in float64, and is far from where arithmetic is slow."""
 
-_machines: dict[int, Machine] = {}
-"""By size of vocabulary. They are never taken away, as the last bits of a row hang on them."""
+_machines: dict[tuple[int, Callable[..., Any]], Machine] = {}
+"""By size of vocabulary and what is compiled. They are never taken away, as the last bits of a row hang on them."""
 
 
 def compile_for(vocab: int) -> None:
@@ -23,17 +24,26 @@ def compile_for(vocab: int) -> None:
     It takes seconds. Entropies have other last bits after it, so it belongs before the first step. CannotCompile if
     there is no C++ compiler or it fails; nothing has changed then.
     """
-    if vocab not in _machines:
+    if (vocab, _moments) not in _machines:
         number, column = (torch.int64, ("rows",)), (torch.float32, ("rows",))
-        _machines[vocab] = compiled(_moments, (torch.float32, ("batch", vocab)), number, column, column)
+        row = (torch.float32, ("rows", vocab))
+        moments = compiled(_moments, (torch.float32, ("batch", vocab)), number, column, column)
+        shares = compiled(_shares, row, row)
+        _machines.update({(vocab, _moments): moments, (vocab, _shares): shares})
+
+
+def _made(logits: Tensor, function: Callable[..., Any]) -> Machine | None:
+    if logits.device.type != "cpu" or logits.dtype != torch.float32:
+        return None
+    return _machines.get((logits.shape[-1], function))
 
 
 def compiled_moments(logits: Tensor) -> Callable[[Tensor | None, Tensor, Tensor], Tensor] | None:
     """What gives the moments of softmax((logits - largest) / T): from rows int64 `[n]`, None for all, the largest
     logits of all rows `[rows, 1]`, and 1 / T `[n]`, to the columns of `adaptive.moments.Moments`, float64 `[4, n]`.
     None if nothing was compiled for such logits."""
-    made = _machines.get(logits.shape[-1])
-    if made is None or logits.device.type != "cpu" or logits.dtype != torch.float32:
+    made = _made(logits, _moments)
+    if made is None:
         return None
     whole = logits.contiguous()
 
@@ -44,12 +54,38 @@ def compiled_moments(logits: Tensor) -> Callable[[Tensor | None, Tensor, Tensor]
     return moments
 
 
+def compiled_shares(logits: Tensor) -> Machine | None:
+    """What gives the weights of the tokens that are left, and sums: see `_shares`. None as above."""
+    return _made(logits, _shares)
+
+
+def _shares(y: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
+    """(e^y where a token is left and 0 elsewhere, figures of whole rows). y: scaled logits less their maximum; left: 1
+    for the tokens that are left, 0 for others; both `[rows, vocab]`. The figures, float64 `[6, rows]`: the sums of e^y,
+    of e^y y, of left, and of the first two over what is left; and the largest e^y that is left."""
+    whole = y.shape[-1] // _BLOCK * _BLOCK
+    found: list[list[Tensor]] = []
+    for part, kept in ((_blocks(y, whole), _blocks(left, whole)), (y[:, None, whole:], left[:, None, whole:])):
+        if part.numel():
+            low = (part * _LOG2_E).clamp_min(_LOWEST)
+            e = low.exp2()
+            sums = [one.sum(-1).double().sum(-1) for one in (e, e * low, kept, e * kept, e * low * kept)]
+            found.append([*sums, (e * kept).amax((-1, -2)).double()])
+    *sums, largest = (torch.stack(one) for one in zip(*found, strict=True))
+    total, mean, count, mass, inner = (one.sum(0) for one in sums)
+    figures = [total, mean / _LOG2_E, count, mass, inner / _LOG2_E, largest.amax(0)]
+    return (y * _LOG2_E).clamp_min(_LOWEST).exp2() * left, torch.stack(figures)
+
+
+def _blocks(rows: Tensor, whole: int) -> Tensor:
+    return rows[:, :whole].unflatten(-1, (-1, _BLOCK))
+
+
 def _moments(logits: Tensor, rows: Tensor, largest: Tensor, inverse: Tensor) -> tuple[Tensor]:
     """See `compiled_moments`. largest: of the chosen rows. A row that is no distribution gives NaN."""
     whole = logits.shape[-1] // _BLOCK * _BLOCK
-    parts = [logits[:, :whole].unflatten(-1, (-1, _BLOCK)), logits[:, None, whole:]]
     sums = []
-    for part in parts:
+    for part in (_blocks(logits, whole), logits[:, None, whole:]):
         if part.numel():
             y = (part[rows] - largest[:, None, None]) * (inverse * _LOG2_E)[:, None, None]
             y = y.clamp_min(_LOWEST)

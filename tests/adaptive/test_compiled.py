@@ -45,6 +45,21 @@ def test_moments_are_those_of_float64(vocab, spread, compiled):
         torch.testing.assert_close(mine, exact, rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("vocab", [SMALL, LARGE])
+def test_shares_are_those_of_float64(vocab, compiled):
+    y = random_logits(4, vocab, 5.0)
+    y -= y.amax(-1, keepdim=True)
+    y[:, ::7] = -math.inf
+    left = (y > torch.tensor([-1.0, -5.0, -30.0, -1e30])[:, None]).float()
+    weights, figures = sums.compiled_shares(y)(y, left)
+    e = y.double().exp()
+    torch.testing.assert_close(weights.double(), e * left, rtol=2e-6, atol=1e-29)
+    assert torch.equal(weights > 0, left > 0)
+    expected = [e, torch.nan_to_num(e * y, 0.0), left.double(), e * left, torch.nan_to_num(e * y, 0.0) * left]
+    torch.testing.assert_close(figures[:5], torch.stack([one.sum(-1) for one in expected]), rtol=2e-6, atol=1e-6)
+    torch.testing.assert_close(figures[5], (e * left).amax(-1), rtol=2e-6, atol=0.0)
+
+
 def test_some_rows_are_measured_as_they_are_among_all(compiled):
     logits = random_logits(6, LARGE)
     ranked, inverse = rank(logits), torch.linspace(0.5, 2.0, 6, dtype=torch.float64)
@@ -69,6 +84,10 @@ def test_every_kind_of_row_equals_itself_alone_bit_for_bit_and_nearly_what_is_no
         for got, other in zip(batch, expected, strict=True):
             assert got.token_id == other.token_id
             assert got.original_entropy == pytest.approx(other.original_entropy, abs=1e-6)
+            assert got.final_entropy == pytest.approx(other.final_entropy, abs=2e-5)
+            assert got.effective_vocab_size == other.effective_vocab_size
+            assert got.kept_mass == pytest.approx(other.kept_mass, abs=1e-6, nan_ok=True)
+            assert got.top_token_prob == pytest.approx(other.top_token_prob, rel=1e-5)
             assert got.varentropy == pytest.approx(other.varentropy, abs=1e-5)
             assert got.temperature == pytest.approx(other.temperature, rel=1e-4, nan_ok=True)
 
@@ -113,4 +132,4 @@ def test_what_a_compiler_raises_is_told(monkeypatch):
     monkeypatch.setattr(torch._inductor, "standalone_compile", lambda *_, **__: 1 / 0)
     with pytest.raises(CannotCompile, match="ZeroDivisionError"):
         compile_for(62)
-    assert 62 not in sums._machines
+    assert 62 not in {vocab for vocab, _ in sums._machines}
