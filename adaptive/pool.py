@@ -248,11 +248,12 @@ def whole(ranked: Ranked, rows: Rows, chosen: list[int] | Tensor | None, setting
         free.append(torch.full_like(factor[portion][:, 0], not filtered, dtype=torch.bool))
         one_visit = compiled_shares(z)
         if one_visit is None:
-            figures.append(_sum(p, y, filtered, best, here))
+            sums = _sum(p, y, filtered, here)
             weights[portion] = here[3 if filtered else 0]
         else:
-            weights[portion], sums = one_visit(y, here[2])
-            figures.append(_figures(*sums))
+            sums = one_visit(p, y, here[2])[0]
+            torch.mul(p, here[2], out=weights[portion])
+        figures.append(_figures(sums, p.gather(-1, best[:, :1])[:, 0]))
     return Pool(index, None, weights, None, join(figures, -1), open=join(free))
 
 
@@ -296,24 +297,23 @@ def _filter(
     return True
 
 
-def _sum(p: Tensor, y: Tensor, filtered: bool, best: Tensor, here: Tensor) -> Tensor:
-    """The figures of rows. here: room for five results of their size: p, p y, what is kept, and of that p and p y. The
-    first and the third are there; the last two are made if something is filtered."""
+def _sum(p: Tensor, y: Tensor, filtered: bool, here: Tensor) -> Tensor:
+    """What `adaptive.sums` gives of rows, in plain torch. here: room for five results of their size: p, p y, what is
+    kept, and of that p and p y. The first and the third are there; the last two are made if something is filtered."""
     torch.mul(p, y, out=here[1])
     weights, used = p, here[:3]
     if filtered:
         weights, used = torch.mul(p, here[2], out=here[3]), here[:5]
         torch.mul(here[1], here[2], out=here[4])
     total, mean, count, *rest = row_nansums(used).double().unbind()
-    mass, inner = rest or (total, mean)
-    top = p.gather(-1, best[:, :1])[:, 0].double()  # of which the logarithm is 0
-    return _figures(total / top, mean / top, count, mass / top, inner / top, weights.amax(-1) / top)
+    return torch.stack([total, mean, count, *(rest or (total, mean)), weights.amax(-1).double()])
 
 
-def _figures(total: Tensor, mean: Tensor, count: Tensor, mass: Tensor, inner: Tensor, likeliest: Tensor) -> Tensor:
-    """`FIGURES` from sums over e^y and e^y y, where the largest y is 0: of all tokens, and of those that are left."""
-    log_sum = total.log()
-    final = mass.log() - inner / mass
+def _figures(sums: Tensor, top: Tensor) -> Tensor:
+    """`FIGURES` from the sums of rows. top: the largest probability `[rows]`, of which y is 0."""
+    total, mean, count, mass, inner, likeliest = sums.unbind()
+    log_sum = (total / top).log_()
+    final = (mass / total).log_() + log_sum - inner / mass
     return torch.stack([mass / total, final, count, likeliest / mass, log_sum, log_sum - mean / total])
 
 

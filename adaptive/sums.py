@@ -28,7 +28,7 @@ def compile_for(vocab: int) -> None:
         number, column = (torch.int64, ("rows",)), (torch.float32, ("rows",))
         row = (torch.float32, ("rows", vocab))
         moments = compiled(_moments, (torch.float32, ("batch", vocab)), number, column, column)
-        shares = compiled(_shares, row, row)
+        shares = compiled(_shares, row, row, row)
         _machines.update({(vocab, _moments): moments, (vocab, _shares): shares})
 
 
@@ -55,45 +55,41 @@ def compiled_moments(logits: Tensor) -> Callable[[Tensor | None, Tensor, Tensor]
 
 
 def compiled_shares(logits: Tensor) -> Machine | None:
-    """What gives the weights of the tokens that are left, and sums: see `_shares`. None as above."""
+    """What gives sums over the tokens that are left: see `_shares`. None as above."""
     return _made(logits, _shares)
 
 
-def _shares(y: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
-    """(e^y where a token is left and 0 elsewhere, figures of whole rows). y: scaled logits less their maximum; left: 1
-    for the tokens that are left, 0 for others; both `[rows, vocab]`. The figures, float64 `[6, rows]`: the sums of e^y,
-    of e^y y, of left, and of the first two over what is left; and the largest e^y that is left."""
-    whole = y.shape[-1] // _BLOCK * _BLOCK
+def _shares(p: Tensor, y: Tensor, left: Tensor) -> tuple[Tensor]:
+    """The sums of p, p y, left, p left and p y left over whole rows, and the largest p left; float64 `[6, rows]`.
+
+    p: softmax(y); left: 1 for the tokens that are left, 0 for others; all `[rows, vocab]`.
+    """
     found: list[list[Tensor]] = []
-    for part, kept in ((_blocks(y, whole), _blocks(left, whole)), (y[:, None, whole:], left[:, None, whole:])):
-        if part.numel():
-            low = (part * _LOG2_E).clamp_min(_LOWEST)
-            e = low.exp2()
-            sums = [one.sum(-1).double().sum(-1) for one in (e, e * low, kept, e * kept, e * low * kept)]
-            found.append([*sums, (e * kept).amax((-1, -2)).double()])
+    for part, of_y, kept in zip(*map(_blocks, (p, y, left)), strict=True):
+        inner = part * of_y.clamp_min(_LOWEST)
+        sums = [one.sum(-1).double().sum(-1) for one in (part, inner, kept, part * kept, inner * kept)]
+        found.append([*sums, (part * kept).amax((-1, -2)).double()])
     *sums, largest = (torch.stack(one) for one in zip(*found, strict=True))
-    total, mean, count, mass, inner = (one.sum(0) for one in sums)
-    figures = [total, mean / _LOG2_E, count, mass, inner / _LOG2_E, largest.amax(0)]
-    return (y * _LOG2_E).clamp_min(_LOWEST).exp2() * left, torch.stack(figures)
+    return (torch.stack([*(one.sum(0) for one in sums), largest.amax(0)]),)
 
 
-def _blocks(rows: Tensor, whole: int) -> Tensor:
-    return rows[:, :whole].unflatten(-1, (-1, _BLOCK))
+def _blocks(rows: Tensor) -> list[Tensor]:
+    """Rows `[rows, vocab]` as blocks and what is left over, each `[rows, blocks, size]`, if it is not empty."""
+    whole = rows.shape[-1] // _BLOCK * _BLOCK
+    return [part for part in (rows[:, :whole].unflatten(-1, (-1, _BLOCK)), rows[:, None, whole:]) if part.numel()]
 
 
 def _moments(logits: Tensor, rows: Tensor, largest: Tensor, inverse: Tensor) -> tuple[Tensor]:
     """See `compiled_moments`. largest: of the chosen rows. A row that is no distribution gives NaN."""
-    whole = logits.shape[-1] // _BLOCK * _BLOCK
     sums = []
-    for part in (_blocks(logits, whole), logits[:, None, whole:]):
-        if part.numel():
-            y = (part[rows] - largest[:, None, None]) * (inverse * _LOG2_E)[:, None, None]
-            y = y.clamp_min(_LOWEST)
-            # The compiler stores what exp gives, of whole rows, for a second visit; what exp2 gives it does not.
-            powers = [y.exp2()]
-            for _ in range(3):
-                powers.append(powers[-1] * y)
-            sums.append([power.sum(-1).double().sum(-1) for power in powers])
+    for part in _blocks(logits):
+        y = (part[rows] - largest[:, None, None]) * (inverse * _LOG2_E)[:, None, None]
+        y = y.clamp_min(_LOWEST)
+        # The compiler stores what exp gives, of whole rows, for a second visit; what exp2 gives it does not.
+        powers = [y.exp2()]
+        for _ in range(3):
+            powers.append(powers[-1] * y)
+        sums.append([power.sum(-1).double().sum(-1) for power in powers])
     total, *others = [torch.stack(of_order).sum(0) for of_order in zip(*sums, strict=True)]
     means = [one / _LOG2_E**order / total for order, one in enumerate(others, 1)]
     return (torch.stack([total.log(), *means]),)

@@ -51,9 +51,10 @@ def _cells(every: bool) -> list[Case]:
     ]
 
 
-def start(name: str, model: str, dtype: str) -> Arm:
-    """An arm of this environment."""
-    return Arm([sys.executable, "-m", f"benchmarks.arms.{name}", str(models.find(model).absolute()), dtype])
+def start(name: str, model: str, dtype: str, compiled: bool = False) -> Arm:
+    """An arm of this environment. compiled: of ours, with a compiled sampler."""
+    options = ["--compile"] * (compiled and name in (ARMS[OURS], ARMS[GRPC]))
+    return Arm([sys.executable, "-m", f"benchmarks.arms.{name}", str(models.find(model).absolute()), dtype, *options])
 
 
 def check(arms: Mapping[str, Arm], model: str, dtype: str) -> None:
@@ -74,15 +75,17 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="every cell: an hour")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS[:2])
     parser.add_argument("--streams", type=int, nargs="+", help="only cells of these many")
+    parser.add_argument("--compile", action="store_true", help="ours with a compiled sampler")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    head = f"{occasion()}, torch {torch.__version__}, {given.turns} turns. Median (middle half) of the turns."
+    how = f"{'compiled, ' * given.compile}{given.turns} turns"
+    head = f"{occasion()}, torch {torch.__version__}, {how}. Median (middle half) of the turns."
     report = Report(given.out, head, (GRPC, HUGGING_FACE))
     cells = [case for case in cases(given.all, given.models) if not given.streams or case.streams in given.streams]
     for model, dtype in dict.fromkeys((case.model, case.dtype) for case in cells):
         chosen = {OURS: ARMS[OURS]} if model == "0.6B" else ARMS
         with contextlib.ExitStack() as stack:
-            arms = {arm: stack.enter_context(start(name, model, dtype)) for arm, name in chosen.items()}
+            arms = {arm: stack.enter_context(start(name, model, dtype, given.compile)) for arm, name in chosen.items()}
             if chosen is ARMS:
                 check(arms, model, dtype)
             for case in (case for case in cells if case[:2] == (model, dtype)):

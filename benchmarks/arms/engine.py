@@ -95,8 +95,8 @@ class Faults(logging.Handler):
 class Ours:
     """An engine that does one job after another."""
 
-    def __init__(self, model: str, dtype: str) -> None:
-        loaded, tokenizer = load(ModelSource(model, dtype=dtype))
+    def __init__(self, model: str, dtype: str, compiled: bool) -> None:
+        loaded, tokenizer = load(ModelSource(model, dtype=dtype, compile=compiled))
         self._parts, self._faults = Parts(loaded), Faults()
         self._done = threading.Event()
         self._jobs = 0
@@ -139,8 +139,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("dtype")
+    parser.add_argument("--compile", action="store_true")
     given = parser.parse_args()
-    work(f"torch {torch.__version__}", Ours(given.model, given.dtype).run)
+    work(f"torch {torch.__version__}", Ours(given.model, given.dtype, given.compile).run)
 
 
 if __name__ == "__main__":

@@ -31,9 +31,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("dtype")
+    parser.add_argument("--compile", action="store_true")
     given = parser.parse_args()
     command = [sys.executable, "-m", "server", "--port", "0", "--model", given.model, "--dtype", given.dtype]
-    command += ["--log-level", "warning"]
+    command += ["--log-level", "warning", "--compile" if given.compile else "--no-compile"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as server:
         assert server.stdout is not None
         address = server.stdout.readline().removeprefix("listening on ").strip()
