@@ -1,4 +1,4 @@
-"""Moments of whole rows in one visit, compiled for one size of vocabulary. Plain torch needs a visit an operation."""
+"""Sums over whole rows in one visit, compiled for one size of vocabulary. Plain torch needs a visit an operation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +11,11 @@ from adaptive.compiled import Machine, compiled
 _BLOCK = 256
 """Logits that are summed in float32; sums of blocks are in float64."""
 _LOG2_E = 1.4426950408889634
-_LOWEST = -100.0
-"""Binary logarithm of what adds nothing to a sum of 1 and more in float64, and is far from where arithmetic is slow."""
+_LOWEST = -70.0
+"""e to what lies below it adds nothing to a sum of at least 1, but is slow to compute with where it is denormal."""
 
 _machines: dict[tuple[int, Callable[..., Any]], Machine] = {}
-"""By size of vocabulary and what is compiled. They are never taken away, as the last bits of a row hang on them."""
+"""By size of vocabulary and function. They are never taken away, as the last bits of a row hang on them."""
 
 
 def compile_for(vocab: int) -> None:
@@ -83,13 +83,11 @@ def _moments(logits: Tensor, rows: Tensor, largest: Tensor, inverse: Tensor) -> 
     """See `compiled_moments`. largest: of the chosen rows. A row that is no distribution gives NaN."""
     sums = []
     for part in _blocks(logits):
-        y = (part[rows] - largest[:, None, None]) * (inverse * _LOG2_E)[:, None, None]
-        y = y.clamp_min(_LOWEST)
+        y = ((part[rows] - largest[:, None, None]) * inverse[:, None, None]).clamp_min(_LOWEST)
         # The compiler stores what exp gives, of whole rows, for a second visit; what exp2 gives it does not.
-        powers = [y.exp2()]
+        powers = [(y * _LOG2_E).exp2()]
         for _ in range(3):
             powers.append(powers[-1] * y)
         sums.append([power.sum(-1).double().sum(-1) for power in powers])
     total, *others = [torch.stack(of_order).sum(0) for of_order in zip(*sums, strict=True)]
-    means = [one / _LOG2_E**order / total for order, one in enumerate(others, 1)]
-    return (torch.stack([total.log(), *means]),)
+    return (torch.stack([total.log(), *(one / total for one in others)]),)

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from adaptive import CannotCompile, Rows, compile_for, sums
+from adaptive import CannotCompile, Rows, RowSettings, TargetEntropy, compile_for, sums
 from adaptive.moments import rank, rank_and_measure, tempered
 from tests.adaptive.cases import edge_rows, every_kind_of_row, infos, random_logits
 
@@ -57,6 +57,17 @@ def test_shares_are_those_of_float64(vocab, compiled):
     inner = torch.nan_to_num(exact * y, 0.0)
     expected = [one.sum(-1) for one in (exact, inner, left.double(), exact * left, inner * left)]
     torch.testing.assert_close(found, torch.stack([*expected, (exact * left).amax(-1)]), rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0, 3.0, 6.0])
+def test_a_target_is_met_to_a_millionth_of_a_nat(spread, compiled):
+    for seed in range(6):
+        logits = random_logits(8, LARGE, spread, seed)
+        for target in (1.5, 2.5, 4.5):
+            rows = Rows([RowSettings(TargetEntropy(target, 0.01, 20.0), seed=i) for i in range(8)])
+            for row, info in zip(logits.double(), infos(logits, rows), strict=True):
+                z = row / info.temperature
+                assert -(z.softmax(-1) * z.log_softmax(-1)).sum().item() == pytest.approx(target, abs=1e-6)
 
 
 def test_some_rows_are_measured_as_they_are_among_all(compiled):
