@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_MOST = 1 << 20
 _OPTIONS = {
     "cpp_wrapper": True,  # a call costs a third of one that Python leads through the kernels
     # What is used several times is computed several times, not stored in whole rows.
@@ -32,13 +31,9 @@ def compiled(
     arguments: the type and the shape of each. A size that has a name may be any from 1 on, the same wherever it has
     that name.
     """
-    # Imported here: it takes seconds.
-    import torch._inductor.config as inductor
-    from torch._inductor import standalone_compile
-
     fixed = torch.export.Dim.STATIC
     names = sorted({size for _, shape in arguments for size in shape if isinstance(size, str)})
-    dims = {name: torch.export.Dim(name, min=1, max=_MOST) for name in names}
+    dims = {name: torch.export.Dim(name, min=1) for name in names}
     # No two of the same length, and none of 1, which the compiler would take for the only one.
     lengths = {name: 3 + 2 * place for place, name in enumerate(names)}
     examples: list[Any] = [
@@ -47,11 +42,15 @@ def compiled(
     ]
     shapes = tuple(tuple(dims[s] if isinstance(s, str) else fixed for s in shape) for _, shape in arguments)
     try:
+        # Imported here: it takes seconds, and torch promises nothing of it.
+        import torch._inductor.config as inductor
+        from torch._inductor import standalone_compile
+
         with warnings.catch_warnings(), inductor.patch(compile_threads=1):
             warnings.simplefilter("ignore")
             graph = torch.export.export(_Module(function), tuple(examples), dynamic_shapes=(shapes,))
             return standalone_compile(graph.graph_module, examples, options={"config_patches": _OPTIONS})
-    except Exception as fault:  # the compiler raises many kinds
+    except Exception as fault:  # the compiler raises many kinds, or has gone
         raise CannotCompile(f"{type(fault).__name__}: {fault}") from fault
 
 

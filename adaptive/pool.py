@@ -238,6 +238,7 @@ def whole(ranked: Ranked, rows: Rows, chosen: list[int] | Tensor | None, setting
     space = room(z, 6, len(factor))
     weights = z.new_empty(len(factor), z.shape[-1])
     figures, free = [], []
+    one_visit = compiled_shares(z)
     for portion in portions:
         members = portion if index is None else index[portion]
         here = space[:, : len(factor[portion])]
@@ -246,7 +247,6 @@ def whole(ranked: Ranked, rows: Rows, chosen: list[int] | Tensor | None, setting
         best = ranked.best.ids[members]
         filtered = _filter(y, p, best, members, rows, setting, here[2])
         free.append(torch.full_like(factor[portion][:, 0], not filtered, dtype=torch.bool))
-        one_visit = compiled_shares(z)
         if one_visit is None:
             sums = _sum(p, y, filtered, here)
             weights[portion] = here[3 if filtered else 0]
