@@ -13,7 +13,7 @@ from adaptive.apply import (
     apply_typical_p,
     apply_xtc,
 )
-from adaptive.compiled import CannotCompile
+from adaptive.compiled import CannotCompile, compile_for
 from adaptive.entropy import entropy, varentropy
 from adaptive.filters import Filters
 from adaptive.info import Choice, Fault, Report, SamplingInfo
@@ -42,7 +42,6 @@ from adaptive.policies import (
 from adaptive.presets import PRESETS, Preset
 from adaptive.rows import Rows, RowSettings
 from adaptive.sampler import Masks, get_sampling_info, step
-from adaptive.sums import compile_for
 
 __all__ = [
     "POLICIES",

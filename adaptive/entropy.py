@@ -133,12 +133,14 @@ class Statistics:
         return Statistics(h, v, top, maximum, normalizer, self.source, moments, index, ahead)
 
 
-def measure(logits: Tensor, ahead: Tensor | None = None, ladder: bool = False) -> Statistics:
-    """Statistics of raw logits `[rows, vocab]`. ahead: 1 / temperature of rows of which it is known already, NaN of
-    others. ladder: whether entropy at several temperatures is of use. Both are hints, for kernels on a GPU."""
-    ranked, moments = rank_and_measure(upcast(logits.detach()), ahead, ladder)
-    if ranked.survey is not None:
-        return Statistics(*ranked.survey.columns, ranked, moments, ahead=ranked.survey.ahead)
-    maximum = ranked.best.values[:, 0].double()
-    top = (-moments.log_sum).exp()
-    return Statistics(moments.entropy, moments.varentropy, top, maximum, maximum + moments.log_sum, ranked, moments)
+def measure(
+    logits: Tensor, ahead: Tensor | None = None, ladder: bool = False, foreseen: Tensor | None = None
+) -> Statistics:
+    """Statistics of raw logits `[rows, vocab]`.
+
+    Hints, which change no result. ahead: 1 / temperature of rows of which it is known already, NaN of others; ladder:
+    whether entropy at several temperatures is of use, both for kernels on a GPU. foreseen: `[2 rows]`, 1 and then ahead
+    of rows that all know it and need it, for what is compiled.
+    """
+    ranked, moments, columns, found = rank_and_measure(upcast(logits.detach()), ahead, ladder, foreseen)
+    return Statistics(*columns, ranked, moments, ahead=found)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from adaptive.entropy import Statistics
-from adaptive.policies import Control
+from adaptive.candidates import COUNT
+from adaptive.compiled import NUMBERS, Argument, compilable
 
 
 class Fault(enum.IntEnum):
@@ -84,23 +84,6 @@ _INTEGERS = [i for i, kind in enumerate(SamplingInfo.__annotations__.values()) i
 
 
 @dataclass(slots=True)
-class Columns:
-    """What a step knows of each row, `[rows]` each, while it is on the device."""
-
-    statistics: Statistics
-    control: Control
-    fault: Tensor
-    filters: dict[str, Tensor]
-    figures: dict[str, Tensor]
-    constraint_mass: Tensor
-    absent: Tensor
-    tokens: Tensor
-    logprob: Tensor
-    filtered_logprob: Tensor
-    larger: Tensor
-
-
-@dataclass(slots=True)
 class Report:
     """All columns of a step in one float64 tensor `[rows, n]`, which holds their integers exactly: one copy to the
     host. After the record of a row come the figures of its policy's state, and (id, logprob, filtered logprob) of each
@@ -165,31 +148,55 @@ def field(packed: Tensor, name: str) -> Tensor:
     return packed[:, SamplingInfo._fields.index(name)]
 
 
-def pack(columns: Columns) -> Tensor:
-    """The packed tensor of a Report, float64 `[rows, WIDTH]`: records without states and candidates."""
-    statistics, control, figures, filters = columns.statistics, columns.control, columns.figures, columns.filters
-    temperature = control.temperature
-    fields = (
-        columns.tokens.double(),
-        columns.fault,
-        statistics.entropy,
-        figures["final_entropy"],
-        figures["effective"],
-        columns.absent,  # the size of the vocabulary, which the host knows
-        figures["top_token_prob"],
-        temperature.double(),
-        filters["top_k"],
-        filters["top_p"],
-        filters["min_p"],
-        statistics.varentropy,
-        figures["scaled_entropy"],
-        statistics.top_prob,
-        figures["kept_mass"],
-        columns.absent if control.saturated is None else control.saturated.double(),
-        columns.absent if control.infeasible is None else control.infeasible.double(),
-        columns.constraint_mass,
-        columns.logprob,
-        columns.filtered_logprob,
-        columns.larger.double(),
-    )
-    return torch.stack(fields, -1)
+def fault_of(maximum: Tensor, temperature: Tensor) -> Tensor:
+    """Why each row cannot be drawn: a `Fault`, float64 `[rows]`. maximum: the largest logit, not finite if they are no
+    distribution."""
+    of_policy = torch.where(temperature.isfinite(), float(Fault.NONE), float(Fault.POLICY))
+    return torch.where(maximum.isfinite(), of_policy, float(Fault.LOGITS)).double()
+
+
+_FOUND = ("token_id", "fault", "original_vocab_size", "temperature", "logprob", "filtered_logprob", "rank")
+GIVEN = tuple(name for name in SamplingInfo._fields[:WIDTH] if name not in _FOUND)
+"""The fields of a record that `pack` is given, in this order."""
+_LOGIT = Argument(torch.float32, ("rows", 1))
+
+
+@compilable(
+    Argument(torch.float32, ("rows", COUNT)),
+    Argument(torch.int64, ("rows",)),
+    *[_LOGIT] * 3,
+    *[NUMBERS] * 6,
+    *[NUMBERS._replace(absent=math.nan)] * len(GIVEN),
+)
+def pack(
+    best: Tensor,
+    tokens: Tensor,
+    logit: Tensor,
+    changed: Tensor,
+    top: Tensor,
+    maximum: Tensor,
+    log_normalizer: Tensor,
+    temperature: Tensor,
+    inverse: Tensor,
+    log_sum: Tensor,
+    log_mass: Tensor,
+    *given: Tensor | None,
+) -> tuple[Tensor]:
+    """The packed tensor of a Report, float64 `[rows, WIDTH]`: records without states and candidates.
+
+    best: the largest logits, before anything changed them `[rows, n]`; the rank counts only these. logit: of the
+    tokens, like them; changed: after step 2, and top the largest then, all `[rows, 1]`. maximum: see `fault_of`.
+    inverse: 1 / temperature. log_sum: of the whole row after temperature, log_mass: of what is left of it, logarithms.
+    given: the fields `GIVEN`, None if nobody has such a value.
+    """
+    found = {
+        "token_id": tokens.double(),
+        "fault": fault_of(maximum, temperature),
+        "temperature": temperature,
+        "logprob": logit[:, 0] - log_normalizer,
+        "filtered_logprob": (changed - top)[:, 0].double() * inverse - log_sum - log_mass,
+        "rank": (best > logit).sum(-1).double(),
+    } | dict(zip(GIVEN, given, strict=True))
+    absent = torch.full_like(log_normalizer, torch.nan)
+    fields = [found.get(name) for name in SamplingInfo._fields[:WIDTH]]
+    return (torch.stack([absent if column is None else column for column in fields], -1),)

@@ -72,26 +72,42 @@ def rank(logits: Tensor) -> Ranked:
     return Ranked(logits, best(logits, COUNT if logits.device.type == "cpu" else 1))
 
 
-def rank_and_measure(logits: Tensor, ahead: Tensor | None = None, ladder: bool = False) -> tuple[Ranked, Moments]:
-    """The same, and the moments at temperature 1: one visit to the rows instead of two.
+class Measured(NamedTuple):
+    """What one visit to the rows finds. moments: at temperature 1. columns: the first five of
+    `adaptive.entropy.Statistics`, and ahead its field."""
 
-    ahead, ladder: what a GPU's kernels find in the same visit, see `adaptive.gpu.fused.rank`.
-    """
+    ranked: Ranked
+    moments: Moments
+    columns: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    ahead: tuple[Tensor, Tensor] | None = None
+
+
+def rank_and_measure(
+    logits: Tensor, ahead: Tensor | None = None, ladder: bool = False, foreseen: Tensor | None = None
+) -> Measured:
+    """Rank logits, and measure them. The hints are those of `adaptive.entropy.measure`."""
     fused = _kernels(logits)
     if fused is not None:
         ranked = fused.rank(logits, ahead, ladder)
-        return ranked, ranked.survey.moments
+        return Measured(ranked, ranked.survey.moments, ranked.survey.columns, ranked.survey.ahead)
     ranked = rank(logits)
     one_visit = compiled_moments(logits)
     if one_visit is not None:
-        top = ranked.best.top
-        return ranked, Moments(*one_visit(None, top, torch.ones_like(top[:, 0])).unbind())
+        # One call for both temperatures, so that two threads share the visits of one row.
+        found = one_visit(None, ranked.best.top, foreseen)
+        log_sum, mean, square, cube, h, varentropy, top, maximum, normalizer = found[:, : len(logits)].unbind()
+        then = None if foreseen is None else (found[0, len(logits) :], found[4, len(logits) :])
+        columns = (h, varentropy, top, maximum, normalizer)
+        return Measured(ranked, Moments(log_sum, mean, square, cube), columns, then)
     space = room(logits, 4, len(logits))
     sums = []
     for part in chunks(logits, len(logits)):
         y = torch.sub(logits[part], ranked.best.top[part], out=space[3, : len(logits[part])])
         sums.append(_sums(y, ranked.best.ids[part], space[:3]))
-    return ranked, _moments(join(sums, -1))
+    at_one = _moments(join(sums, -1))
+    maximum = ranked.best.values[:, 0].double()
+    columns = (at_one.entropy, at_one.varentropy, (-at_one.log_sum).exp(), maximum, maximum + at_one.log_sum)
+    return Measured(ranked, at_one, columns)
 
 
 def _kernels(logits: Tensor) -> ModuleType | None:
@@ -112,7 +128,7 @@ def tempered(
     """
     one_visit = compiled_moments(ranked.logits) if dtype in (None, torch.float32) else None
     if one_visit is not None:
-        return Moments(*one_visit(rows, ranked.best.top, inverse).unbind())
+        return Moments(*one_visit(rows, ranked.best.top, inverse)[:4].unbind())
     factor = inverse.to(dtype or ranked.logits.dtype)[:, None]
     space = room(factor.new_empty(0, ranked.logits.shape[-1]), order + 2, len(factor))
     sums = []

@@ -11,6 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from adaptive.candidates import COUNT
+from adaptive.compiled import FLAGS, NUMBERS, Argument, compilable
 from adaptive.draw import draw, first_above
 from adaptive.filters import CHAIN, FIRST_LEADING, LAST_LEADING, chain
 from adaptive.kept import max_surprisal_kept
@@ -83,9 +85,7 @@ class Pool:
         """
         if self.ids is None:
             return draw(self.weights, u)
-        ids, order = self.ids.sort(dim=-1)
-        sums = self.weights.gather(-1, order).cumsum(-1)
-        return ids.gather(-1, first_above(sums, u[:, None] * sums[:, -1:]))[:, 0]
+        return _draw(self.weights, self.ids, u)[0]
 
     def holds(self, tokens: Tensor) -> Tensor:
         """Which of the tokens `[rows, n]` can be drawn."""
@@ -124,41 +124,29 @@ def quick(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Settin
     """The pool of the rows whose filters mostly leave candidates only; of which rows that could not be told."""
     index = rows.quick_index
     values, ids = (part(column, index) for column in ranked.best)
-    inverse = part(setting.inverse, index)
     log_sum, entropy = _normalizer(ranked, unchanged, rows, setting)
-    y = (values - values[:, :1]).double().mul_(inverse[:, None])
-    logs = y - log_sum[:, None]
-    weights = logs.exp()
+    greedy = None if setting.greedy is None else part(setting.greedy, index)
     everything = values.shape[-1] == ranked.logits.shape[-1]
-    kept = _leading(values, y, logs, weights, everything, rows, setting)
-    if setting.greedy is not None:
-        kept = kept & ((values == values[:, :1]) | ~part(setting.greedy, index)[:, None])
-    count = kept.sum(-1, keepdim=True)
-    floor = values.gather(-1, (count - 1).clamp_(min=0))
-    # What is left must lie above the last candidate, or there may be more of it; if its edge parts equals, ids decide.
-    decided, whole_groups = floor > values[:, -1:], (values >= floor).sum(-1, keepdim=True) == count
+    edges = _edges(everything, rows, setting)
+    y, weights, kept, decided, whole_groups, settled = _leading(
+        values, part(setting.inverse, index), log_sum, *edges, greedy
+    )
     undecided: list[int] = []
-    if not bool((decided & whole_groups).all()):
-        ids = torch.where(whole_groups, ids, _higher_first(values, ids))
+    if not bool(settled):
+        ids = torch.where(whole_groups[:, None], ids, _higher_first(values, ids))
         if not everything:
-            undecided = [rows.quick[place] for place in (~decided[:, 0]).nonzero()[:, 0].tolist()]
+            undecided = [rows.quick[place] for place in (~decided).nonzero()[:, 0].tolist()]
     later = [active for active in rows.active if active.place > LAST_LEADING]
     if later:
         by_id = ids.argsort(dim=-1)  # among equals these filters choose by place
         left = y.masked_fill(~kept, -torch.inf).gather(-1, by_id)
         left = chain(left, [(active.place, active.among(index)) for active in later], setting.of(index), 1)
         kept = torch.zeros_like(kept).scatter_(-1, by_id, left > -torch.inf)
-    if setting.greedy is not None:
+    if greedy is not None:
         lowest = ids.masked_fill(values < values[:, :1], ranked.logits.shape[-1]).amin(-1, keepdim=True)
-        kept = torch.where(part(setting.greedy, index)[:, None], ids == lowest, kept)
-    if later or setting.greedy is not None:
-        count = kept.sum(-1, keepdim=True)
-    weights = weights * kept
-    mass = weights.sum(-1)
-    final = mass.log() - torch.nansum(weights * logs, -1).div_(mass)  # 0 * -inf is NaN and does not count
-    likeliest = (weights.amax(-1) if later else weights[:, 0]) / mass
-    figures = (mass, final, count[:, 0].double(), likeliest, log_sum, entropy)
-    return Pool(index, ids, weights, kept, torch.stack(figures)), undecided
+        kept = torch.where(greedy[:, None], ids == lowest, kept)
+    weights, figures = _amounts(y, weights, kept, log_sum, entropy)
+    return Pool(index, ids, weights, kept, figures), undecided
 
 
 def _normalizer(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Setting) -> tuple[Tensor, Tensor]:
@@ -172,6 +160,8 @@ def _normalizer(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: 
         moments = tempered(ranked, inverse, index)
         return moments.log_sum, moments.entropy
     log_sum, entropy = part(control.log_sum, index), part(control.scaled_entropy, index)
+    if setting.complete and len(rows.groups) == 1:
+        return log_sum, entropy
     places = (log_sum + entropy).isnan().nonzero()[:, 0]
     if len(places):
         moments = tempered(ranked, inverse[places], places if index is None else index[places])
@@ -192,34 +182,93 @@ def _hopeless(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Se
     everything = values.shape[-1] == ranked.logits.shape[-1]
     if unchanged is None or everything or setting.greedy is not None or setting.control.max_surprisal is not None:
         return False
-    values, inverse = part(values, index), part(setting.inverse, index)[:, None]
-    least = part(unchanged.log_sum, index)[:, None] + (inverse - 1.0) * part(unchanged.mean, index)[:, None]
-    y = (values - values[:, :1]).double().mul_(inverse)
-    logs = y - least + _ROUNDING
-    return bool(_leading(values, y, logs, logs.exp(), everything, rows, setting)[:, -1].all())
+    inverse = part(setting.inverse, index)
+    least = part(unchanged.log_sum, index) + (inverse - 1.0) * part(unchanged.mean, index) - _ROUNDING
+    _, _, kept, *_ = _leading(part(values, index), inverse, least, *_edges(everything, rows, setting), None)
+    return bool(kept[:, -1].all())
 
 
+def _edges(everything: bool, rows: Rows, setting: Setting) -> tuple[Tensor | None, ...]:
+    """Where max_surprisal, top_k, top_p and min_p end, as `_leading` takes it. everything: nothing lies beyond the
+    candidates."""
+    last, mass, share, lowest = rows.edges if setting.columns is rows.filters else find_edges(setting.columns, rows)
+    most = setting.control.max_surprisal
+    most = None if most is None else part(most, rows.quick_index)
+    return last, None if everything else mass, share if rows.uses_top_p else None, lowest, most
+
+
+_CANDIDATES = Argument(torch.float64, ("rows", COUNT))
+_EDGE = Argument(torch.float64, ("rows", 1))
+
+
+@compilable(
+    Argument(torch.float32, ("rows", COUNT)),
+    NUMBERS,
+    NUMBERS,
+    Argument(torch.int64, ("rows", 1)),
+    _EDGE,
+    _EDGE._replace(absent=torch.inf),
+    _EDGE,
+    NUMBERS._replace(absent=torch.nan),
+    FLAGS._replace(absent=False),
+)
 def _leading(
-    values: Tensor, y: Tensor, logs: Tensor, weights: Tensor, everything: bool, rows: Rows, setting: Setting
-) -> Tensor:
-    """Which candidates `[rows, n]` max_surprisal, top_k, top_p and min_p keep: always the first ones.
+    values: Tensor,
+    inverse: Tensor,
+    log_sum: Tensor,
+    last: Tensor,
+    mass: Tensor | None,
+    share: Tensor | None,
+    lowest: Tensor,
+    most: Tensor | None,
+    greedy: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """Which candidates the filters that keep the most likely tokens keep: always the first ones.
 
-    A row whose set goes on beyond the candidates, or may do so, keeps them all. everything: nothing lies beyond.
+    values: the candidates' logits. log_sum: of the whole row, or a little less. last to lowest: `Edges`, and most the
+    surprisal that may not be passed, nats; None where nobody has such an edge, of mass where nothing lies beyond the
+    candidates. A row whose set goes on beyond the candidates, or may do so, keeps them all.
+
+    Returns (logits less the largest after temperature, their probabilities, which are kept `[rows, n]`; whether that
+    is all of the row that is kept, whether no equals are parted `[rows]`; both of all rows).
     """
-    edges = rows.edges if setting.columns is rows.filters else find_edges(setting.columns, rows)
-    last = values.gather(-1, edges.last.clamp(max=values.shape[-1] - 1))
-    kept = values >= last.clamp_min(torch.finfo(values.dtype).min)  # not what the model itself rules out
-    beyond = edges.mass
-    if setting.control.max_surprisal is not None:
-        most = part(setting.control.max_surprisal, rows.quick_index)[:, None]
-        kept = kept & (~(-logs > most) | (values == values[:, :1]))
-        beyond = torch.where(most.isnan(), beyond, torch.inf)
-    if rows.uses_top_p:
+    y = (values - values[:, :1]).double() * inverse[:, None]
+    weights = (y - log_sum[:, None]).exp()
+    kept = values >= values.gather(-1, last.clamp(max=values.shape[-1] - 1)).clamp_min(torch.finfo(values.dtype).min)
+    if most is not None:
+        kept = kept & (~(log_sum[:, None] - y > most[:, None]) | (values == values[:, :1]))
+        mass = None if mass is None else torch.where(most.isnan()[:, None], mass, torch.inf)
+    if share is not None:
         left = weights * kept
         sums = left.cumsum(-1)
-        mass = sums[:, -1:] if everything else torch.where(kept[:, -1:], beyond, sums[:, -1:])
-        kept = kept & (sums - left < edges.share * mass)
-    return kept & ~(y < edges.lowest)
+        edge = share * (sums[:, -1:] if mass is None else torch.where(kept[:, -1:], mass, sums[:, -1:]))
+        kept = kept & (sums - left < edge)
+    kept = kept & ~(y < lowest)
+    if greedy is not None:
+        kept = kept & ((values == values[:, :1]) | ~greedy[:, None])
+    # What is left must lie above the last candidate, or there may be more of it; if its edge parts equals, ids decide.
+    count = kept.sum(-1)
+    floor = values.gather(-1, (count - 1).clamp_min(0)[:, None])
+    decided, whole_groups = (floor > values[:, -1:])[:, 0], (values >= floor).sum(-1) == count
+    return y, weights, kept, decided, whole_groups, (decided & whole_groups).all()
+
+
+@compilable(_CANDIDATES, _CANDIDATES, Argument(torch.bool, ("rows", COUNT)), NUMBERS, NUMBERS)
+def _amounts(y: Tensor, weights: Tensor, kept: Tensor, log_sum: Tensor, entropy: Tensor) -> tuple[Tensor, Tensor]:
+    """(the weights of what is kept, `FIGURES`)."""
+    weights = weights * kept
+    mass = weights.sum(-1)
+    inner = torch.nansum(weights * (y - log_sum[:, None]), -1)  # 0 * -inf is NaN and does not count
+    likeliest = weights.amax(-1) / mass
+    return weights, torch.stack((mass, mass.log() - inner / mass, kept.sum(-1).double(), likeliest, log_sum, entropy))
+
+
+@compilable(_CANDIDATES, Argument(torch.int64, ("rows", COUNT)), NUMBERS)
+def _draw(weights: Tensor, ids: Tensor, u: Tensor) -> tuple[Tensor]:
+    """See `Pool.draw`."""
+    ids, order = ids.sort(dim=-1)
+    sums = weights.gather(-1, order).cumsum(-1)
+    return (ids.gather(-1, first_above(sums, u[:, None] * sums[:, -1:]))[:, 0],)
 
 
 def _higher_first(values: Tensor, ids: Tensor) -> Tensor:

@@ -144,12 +144,16 @@ class Rows:
         self.plain = all(s.policy == Fixed(1.0) for s in self.settings)
         self.edges = find_edges(self.filters, self)
         self.shown = shown(self.filters)
-        # What kernels find in the same visit to a row as its statistics: what is known of its temperature before.
+        # What can be found with a row's statistics: what is known of its temperature before.
         inverses = [1 / s.policy.temperature if isinstance(s.policy, Fixed) else float("nan") for s in self.settings]
-        known = any(inverse == inverse for inverse in inverses)
-        self.ahead = self._column(inverses, torch.float64).clamp_max_(LARGEST_INVERSE) if known else None
-        self.seeks = any(group.kind.seeks for group in self.groups)
+        known = [inverse == inverse for inverse in inverses]
+        self.ahead = self._column(inverses, torch.float64).clamp_max_(LARGEST_INVERSE) if any(known) else None
+        needed = all(known) and not self.slow and not self.plain
+        self.foreseen = (
+            None if self.ahead is None or not needed else torch.cat([torch.ones_like(self.ahead), self.ahead])
+        )
         self.absent = torch.full((len(self.settings),), torch.nan, dtype=torch.float64, device=self.device)
+        self.seeks = any(group.kind.seeks for group in self.groups)
 
     def _bias(self) -> tuple[tuple[Tensor, Tensor], Tensor] | None:
         """((row, token) indices, what is added there); None if nobody has a bias."""

@@ -4,7 +4,6 @@ Every row of the batch has its own policy, filters, penalties, seed, position an
 tensors all the way: nothing here loops over rows, and the result of a row does not depend on its company.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +14,7 @@ from adaptive.calls import absorb, decide, reshape
 from adaptive.draw import uniform
 from adaptive.entropy import LOWEST_LOG_PROBABILITY, Statistics, measure, row_sum
 from adaptive.filters import CHAIN, Filters
-from adaptive.info import Columns as InfoColumns
-from adaptive.info import Fault, Report, field, pack, shown
+from adaptive.info import GIVEN, Report, fault_of, field, pack, shown
 from adaptive.moments import Ranked, chunks, rank
 from adaptive.parameters import ParameterError
 from adaptive.policies import Columns, Control, Fixed, Outcome
@@ -88,17 +86,17 @@ class Shaped:
         logs = self.scaled(ids) - self.figures["kept_mass"].log()[:, None]
         if self.setting.greedy is not None:
             logs = logs.masked_fill(self.setting.greedy[:, None], 0.0)
-        held = torch.zeros_like(logs, dtype=torch.bool)
+        held = None if drawn else torch.zeros_like(logs, dtype=torch.bool)
         for pool in self.pools:
             chosen = part(ids, pool.index)
             if self.reshaped is not None and pool.ids is None:  # only rows that look at everything are reshaped
                 new = pool.weights.gather(-1, chosen).log().double()
                 new = torch.where(part(self.reshaped, pool.index)[:, None], new, part(logs, pool.index))
                 logs = new if pool.index is None else logs.index_copy(0, pool.index, new)
-            if not drawn:
+            if held is not None:
                 here = pool.holds(chosen) & (part(logs, pool.index) > -torch.inf)
                 held = here if pool.index is None else held.index_copy(0, pool.index, here)
-        return logs if drawn else logs.masked_fill(~held, torch.nan)
+        return logs if held is None else logs.masked_fill(~held, torch.nan)
 
     @property
     def probabilities(self) -> Tensor:
@@ -137,7 +135,7 @@ def step(logits: Tensor, rows: Rows, masks: Masks | None = None, tokens: Tensor 
 
 def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     """Steps 1 to 6 up to the draw."""
-    statistics = measure(logits, rows.ahead, rows.seeks)
+    statistics = measure(logits, rows.ahead, rows.seeks, None if rows.flat else rows.foreseen)
     z, constraint_mass = _change(statistics, rows, masks)
     untouched = z is statistics.logits
     changed = statistics.source if untouched else rank(z)
@@ -178,25 +176,45 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) ->
 
 def _packed(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool) -> Tensor:
     """The records of a step but for states, as `adaptive.info.pack` has them."""
-    statistics, ids = shaped.statistics, tokens[:, None]
+    statistics, control, setting = shaped.statistics, shaped.setting.control, shaped.setting
+    ids, figures = tokens[:, None], _shown(shaped)
     logit = statistics.logits.gather(-1, ids)
-    columns = shaped.setting.columns
-    larger = shaped.told.larger if drawn and shaped.told is not None else None
-    return pack(
-        InfoColumns(
-            statistics=statistics,
-            control=shaped.setting.control,
-            fault=faults(shaped),
-            filters=rows.shown if columns is rows.filters else shown(columns),
-            figures=_shown(shaped),
-            constraint_mass=rows.absent if shaped.constraint_mass is None else shaped.constraint_mass,
-            absent=rows.absent,
-            tokens=tokens,
-            logprob=logit[:, 0] - statistics.log_normalizer,
-            filtered_logprob=shaped.logprob(ids, drawn)[:, 0],
-            larger=_larger(statistics.source, logit) if larger is None else larger,
-        )
+    filters = rows.shown if setting.columns is rows.filters else shown(setting.columns)
+    given = {
+        "original_entropy": statistics.entropy,
+        "final_entropy": figures["final_entropy"],
+        "effective_vocab_size": figures["effective"],
+        "top_token_prob": figures["top_token_prob"],
+        "varentropy": statistics.varentropy,
+        "scaled_entropy": figures["scaled_entropy"],
+        "original_top_prob": statistics.top_prob,
+        "kept_mass": figures["kept_mass"],
+        "saturated": None if control.saturated is None else control.saturated.double(),
+        "infeasible": None if control.infeasible is None else control.infeasible.double(),
+        "constraint_mass": shaped.constraint_mass,
+    }
+    given |= filters
+    untouched = shaped.ranked is statistics.source
+    (packed,) = pack(
+        statistics.best,
+        tokens,
+        logit,
+        logit if untouched else shaped.changed.gather(-1, ids),
+        shaped.ranked.best.top,
+        _maximum(shaped),
+        statistics.log_normalizer,
+        control.temperature.double(),
+        setting.inverse,
+        shaped.figures["log_sum"],
+        shaped.figures["kept_mass"].log(),
+        *[given[name] for name in GIVEN],
     )
+    if not drawn or setting.greedy is not None or shaped.reshaped is not None:
+        field(packed, "filtered_logprob").copy_(shaped.logprob(ids, drawn)[:, 0])
+    told = shaped.told if drawn else None
+    if told is None or told.ids is None:  # else the token is one of the most likely
+        _count_larger(statistics.source, logit, told, field(packed, "rank"))
+    return packed
 
 
 def get_sampling_info(
@@ -230,22 +248,22 @@ def get_sampling_info(
     }
 
 
-def _larger(ranked: Ranked, logit: Tensor) -> Tensor:
-    """How many logits are larger, `[rows]`. logit: `[rows, 1]`."""
-    best = ranked.best.values
-    larger = (best > logit).sum(-1)
-    if best.shape[-1] == ranked.logits.shape[-1]:
-        return larger
-    if logit.device.type != "cpu":
-        return (ranked.logits > logit).sum(-1)
-    beyond = (logit < best[:, -1:])[:, 0].tolist()
-    for portion in chunks(ranked.logits, len(logit)) if any(beyond) else ():
-        if any(beyond[portion]):
-            # Of floats: torch takes three times longer for a mask of bool.
-            z = ranked.logits[portion]
-            above = torch.gt(z, logit[portion], out=scratch("above", tuple(z.shape), z))
-            larger[portion] = above.sum(-1).long()
-    return larger
+def _count_larger(ranked: Ranked, logit: Tensor, told: Pool | None, larger: Tensor) -> None:
+    """Correct how many logits are larger, `[rows]`, in place, where only the most likely tokens were counted. logit:
+    `[rows, 1]`."""
+    counted = ranked.best.values.shape[-1]
+    if told is not None and told.larger is not None:
+        larger.copy_(told.larger)
+    elif logit.device.type != "cpu":
+        larger.copy_((ranked.logits > logit).sum(-1))
+    elif counted < ranked.logits.shape[-1]:
+        beyond = (larger == counted).tolist()
+        for portion in chunks(ranked.logits, len(logit)) if any(beyond) else ():
+            if any(beyond[portion]):
+                # Of floats: torch takes three times longer for a mask of bool.
+                z = ranked.logits[portion]
+                above = torch.gt(z, logit[portion], out=scratch("above", tuple(z.shape), z))
+                larger[portion] = above.sum(-1).double()
 
 
 def _change(statistics: Statistics, rows: Rows, masks: Masks | None) -> tuple[Tensor, Tensor | None]:
@@ -317,13 +335,13 @@ def _reshaped(found: list[Pool], figures: Columns, control: Control, rows: Rows)
 
 def faults(shaped: Shaped) -> Tensor:
     """Why each row cannot be drawn: a `Fault`, `[rows]`, float64."""
-    temperature, maximum = shaped.setting.control.temperature, shaped.statistics.maximum
-    if shaped.ranked is not shaped.statistics.source:
-        maximum = maximum + shaped.ranked.best.values[:, 0]
-    if maximum.device.type == "cpu" and math.isfinite(float((maximum + temperature).sum())):
-        return torch.zeros_like(maximum)
-    undecided = torch.where(temperature.isfinite(), float(Fault.NONE), float(Fault.POLICY))
-    return torch.where(maximum.isfinite(), undecided, float(Fault.LOGITS))
+    return fault_of(_maximum(shaped), shaped.setting.control.temperature)
+
+
+def _maximum(shaped: Shaped) -> Tensor:
+    """The largest logit, `[rows]`; not finite if a row is no distribution, or nothing is left of it."""
+    maximum = shaped.statistics.maximum
+    return maximum if shaped.ranked is shaped.statistics.source else maximum + shaped.ranked.best.values[:, 0]
 
 
 def _outcome(shaped: Shaped, packed: Tensor, drawn: Tensor) -> Outcome:

@@ -1,12 +1,12 @@
 """Sums over whole rows in one visit, compiled for one size of vocabulary. Plain torch needs a visit an operation."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from adaptive.compiled import Machine, compiled
+from adaptive.compiled import NUMBERS, VOCABULARY, Argument, Compilable, Machine, compilable
 
 _BLOCK = 256
 """Logits that are summed in float32; sums of blocks are in float64."""
@@ -14,51 +14,48 @@ _LOG2_E = 1.4426950408889634
 _LOWEST = -70.0
 """e to what lies below it adds nothing to a sum of at least 1, but is slow to compute with where it is denormal."""
 
-_machines: dict[tuple[int, Callable[..., Any]], Machine] = {}
-"""By size of vocabulary and function. They are never taken away, as the last bits of a row hang on them."""
+_ROW = Argument(torch.float32, ("rows", VOCABULARY))
 
 
-def compile_for(vocab: int) -> None:
-    """Compile the sampler's visits to whole rows of so many float32 logits on the CPU, for this process.
-
-    It takes seconds. Entropies have other last bits after it, so it belongs before the first step. CannotCompile if
-    there is no C++ compiler or it fails; nothing has changed then.
-    """
-    if (vocab, _moments) not in _machines:
-        number, column = (torch.int64, ("rows",)), (torch.float32, ("rows",))
-        row = (torch.float32, ("rows", vocab))
-        moments = compiled(_moments, (torch.float32, ("batch", vocab)), number, column, column)
-        shares = compiled(_shares, row, row, row)
-        _machines.update({(vocab, _moments): moments, (vocab, _shares): shares})
-
-
-def _made(logits: Tensor, function: Callable[..., Any]) -> Machine | None:
+def _made(function: Compilable, logits: Tensor) -> Machine | None:
     if logits.device.type != "cpu" or logits.dtype != torch.float32:
         return None
-    return _machines.get((logits.shape[-1], function))
+    return function.machine(logits.shape[-1])
 
 
-def compiled_moments(logits: Tensor) -> Callable[[Tensor | None, Tensor, Tensor], Tensor] | None:
-    """What gives the moments of softmax((logits - largest) / T): from rows int64 `[n]`, None for all, the largest
-    logits of all rows `[rows, 1]`, and 1 / T `[n]`, to the columns of `adaptive.moments.Moments`, float64 `[4, n]`.
-    None if nothing was compiled for such logits."""
-    made = _made(logits, _moments)
+def compiled_moments(logits: Tensor) -> Callable[[Tensor | None, Tensor, Tensor | None], Tensor] | None:
+    """What gives, of softmax((logits - largest) / T), the columns of `adaptive.moments.Moments` and the first five of
+    `adaptive.entropy.Statistics`, float64 `[9, n]`. None if nothing was compiled for such logits.
+
+    It takes rows int64 `[n]`, None for all, as often as 1 / T has values for them; the largest logits of all rows
+    `[rows, 1]`; and 1 / T float64 `[n]`, None for 1.
+    """
+    made = _made(_moments, logits)
     if made is None:
         return None
     whole = logits.contiguous()
 
-    def moments(rows: Tensor | None, largest: Tensor, inverse: Tensor) -> Tensor:
-        chosen = torch.arange(len(inverse)) if rows is None else rows
-        return made(whole, chosen, largest[chosen, 0], inverse.float())[0]
+    def moments(rows: Tensor | None, largest: Tensor, inverse: Tensor | None) -> Tensor:
+        if inverse is None:
+            inverse = torch.ones(len(largest), dtype=torch.float64)
+        if rows is None:
+            rows = _numbers(len(largest), len(inverse) // len(largest))
+        return made(whole, rows, largest.contiguous(), inverse)[0]
 
     return moments
 
 
+@lru_cache(128)
+def _numbers(rows: int, times: int) -> Tensor:
+    return torch.arange(rows).repeat(times)
+
+
 def compiled_shares(logits: Tensor) -> Machine | None:
     """What gives sums over the tokens that are left: see `_shares`. None as above."""
-    return _made(logits, _shares)
+    return _made(_shares, logits)
 
 
+@compilable(_ROW, _ROW, _ROW)
 def _shares(p: Tensor, y: Tensor, left: Tensor) -> tuple[Tensor]:
     """The sums of p, p y, left, p left and p y left over whole rows, and the largest p left; float64 `[6, rows]`.
 
@@ -79,15 +76,26 @@ def _blocks(rows: Tensor) -> list[Tensor]:
     return [part for part in (rows[:, :whole].unflatten(-1, (-1, _BLOCK)), rows[:, None, whole:]) if part.numel()]
 
 
+@compilable(
+    Argument(torch.float32, ("batch", VOCABULARY)),
+    Argument(torch.int64, ("rows",)),
+    Argument(torch.float32, ("batch", 1)),
+    NUMBERS,
+)
 def _moments(logits: Tensor, rows: Tensor, largest: Tensor, inverse: Tensor) -> tuple[Tensor]:
-    """See `compiled_moments`. largest: of the chosen rows. A row that is no distribution gives NaN."""
+    """See `compiled_moments`. A row that is no distribution gives NaN."""
+    top, factor = largest[rows, 0], inverse.float()
     sums = []
     for part in _blocks(logits):
-        y = ((part[rows] - largest[:, None, None]) * inverse[:, None, None]).clamp_min(_LOWEST)
+        y = ((part[rows] - top[:, None, None]) * factor[:, None, None]).clamp_min(_LOWEST)
         # The compiler stores what exp gives, of whole rows, for a second visit; what exp2 gives it does not.
         powers = [(y * _LOG2_E).exp2()]
         for _ in range(3):
             powers.append(powers[-1] * y)
         sums.append([power.sum(-1).double().sum(-1) for power in powers])
     total, *others = [torch.stack(of_order).sum(0) for of_order in zip(*sums, strict=True)]
-    return (torch.stack([total.log(), *(one / total for one in others)]),)
+    mean, square, cube = (one / total for one in others)
+    log_sum, maximum = total.log(), top.double()
+    entropy, varentropy = (log_sum - mean).clamp_min(0.0), (square - mean.square()).clamp_min(0.0)
+    columns = (entropy, varentropy, 1.0 / total, maximum, maximum + log_sum)
+    return (torch.stack([log_sum, mean, square, cube, *columns]),)

@@ -9,13 +9,14 @@ import sys
 import pytest
 import torch
 
-from adaptive import CannotCompile, Rows, RowSettings, TargetEntropy, compile_for, sums
+from adaptive import CannotCompile, Rows, RowSettings, TargetEntropy, compile_for, compiled, sums
+from adaptive.compiled import NUMBERS, Argument, Compilable
 from adaptive.moments import rank, rank_and_measure, tempered
 from tests.adaptive.cases import edge_rows, every_kind_of_row, infos, random_logits
 
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
-SMALL, LARGE = 60, 33_000
-"""Less than a block; and blocks and a rest, where torch would share one long row among threads."""
+SMALL, LARGE = 90, 33_000
+"""Little more than the candidates; and blocks and a rest, where torch would share one long row among threads."""
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +24,20 @@ def machines():
     if COMPILER is None:
         pytest.skip("there is no C++ compiler, which only --compile asks for")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sums, "_machines", {})
+        patch.setattr(compiled, "_machines", {})
         compile_for(SMALL)
         compile_for(LARGE)
-        return sums._machines
+        return compiled._machines
 
 
 @pytest.fixture
-def compiled(machines, monkeypatch):
-    monkeypatch.setattr(sums, "_machines", machines)
+def with_machines(machines, monkeypatch):
+    monkeypatch.setattr(compiled, "_machines", machines)
 
 
 @pytest.mark.parametrize("vocab", [SMALL, LARGE])
 @pytest.mark.parametrize("spread", [0.1, 3.0, 30.0])
-def test_moments_are_those_of_float64(vocab, spread, compiled):
+def test_moments_are_those_of_float64(vocab, spread, with_machines):
     logits = random_logits(5, vocab, spread)
     logits[:, ::7] = -math.inf
     inverse = torch.tensor([0.1, 0.5, 1.0, 2.0, 50.0], dtype=torch.float64)
@@ -49,7 +50,7 @@ def test_moments_are_those_of_float64(vocab, spread, compiled):
 
 
 @pytest.mark.parametrize("vocab", [SMALL, LARGE])
-def test_shares_are_those_of_float64(vocab, compiled):
+def test_shares_are_those_of_float64(vocab, with_machines):
     y = random_logits(4, vocab, 5.0)
     y -= y.amax(-1, keepdim=True)
     y[:, ::7] = -math.inf
@@ -63,7 +64,7 @@ def test_shares_are_those_of_float64(vocab, compiled):
 
 
 @pytest.mark.parametrize("spread", [0.5, 1.0, 3.0, 6.0])
-def test_a_target_is_met_to_a_millionth_of_a_nat(spread, compiled):
+def test_a_target_is_met_to_a_millionth_of_a_nat(spread, with_machines):
     for seed in range(6):
         logits = random_logits(8, LARGE, spread, seed)
         for target in (1.5, 2.5, 4.5):
@@ -73,7 +74,7 @@ def test_a_target_is_met_to_a_millionth_of_a_nat(spread, compiled):
                 assert -(z.softmax(-1) * z.log_softmax(-1)).sum().item() == pytest.approx(target, abs=1e-6)
 
 
-def test_some_rows_are_measured_as_they_are_among_all(compiled):
+def test_some_rows_are_measured_as_they_are_among_all(with_machines):
     logits = random_logits(6, LARGE)
     ranked, inverse = rank(logits), torch.linspace(0.5, 2.0, 6, dtype=torch.float64)
     chosen = torch.tensor([4, 1])
@@ -91,7 +92,7 @@ def test_every_kind_of_row_equals_itself_alone_bit_for_bit_and_nearly_what_is_no
         logits = random_logits(len(kinds), vocab, seed=step)
         expected = infos(logits, plain)
         with monkeypatch.context() as patch:
-            patch.setattr(sums, "_machines", machines)
+            patch.setattr(compiled, "_machines", machines)
             batch = infos(logits, together)
             assert [repr(infos(logits[i : i + 1], rows)[0]) for i, rows in enumerate(alone)] == [repr(i) for i in batch]
         for got, other in zip(batch, expected, strict=True):
@@ -109,13 +110,13 @@ def test_every_kind_of_row_equals_itself_alone_bit_for_bit_and_nearly_what_is_no
 def test_rows_at_every_edge(name, machines, monkeypatch):
     row = edge_rows(SMALL)[name][None].float()
     expected = torch.stack(rank_and_measure(row)[1][:3])
-    monkeypatch.setattr(sums, "_machines", machines)
+    monkeypatch.setattr(compiled, "_machines", machines)
     got = torch.stack(rank_and_measure(row)[1][:3])
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
-def test_a_row_that_is_no_distribution_fails_alone(broken, compiled):
+def test_a_row_that_is_no_distribution_fails_alone(broken, with_machines):
     logits = random_logits(4, SMALL)
     rows = every_kind_of_row()[:4]
     expected = [repr(info) for info in infos(logits, Rows(rows))]
@@ -125,13 +126,34 @@ def test_a_row_that_is_no_distribution_fails_alone(broken, compiled):
     assert [repr(got[row]) for row in (0, 1, 3)] == [expected[row] for row in (0, 1, 3)]
 
 
+def test_what_is_declared_goes_to_the_machine_and_anything_else_the_plain_way(monkeypatch):
+    rows_of_two = Argument(torch.float32, ("rows", 2))
+    arguments = (rows_of_two, NUMBERS._replace(absent=1.0))
+    both = Compilable(lambda x, scale: (x if scale is None else x * scale,), arguments)
+    compiled._compilables.remove(both)
+    seen = []
+    monkeypatch.setitem(compiled._machines, (both, 0), lambda *given: seen.append(given))
+    ones = torch.ones(3, 2)
+    both(ones.t().contiguous().t(), None)
+    ((x, scale),) = seen
+    assert x.is_contiguous()
+    assert scale.tolist() == [1.0, 1.0, 1.0]
+    for other in (ones.double(), torch.ones(3, 4), torch.ones(2), ones.to("meta")):
+        both(other, None)
+    assert len(seen) == 1
+
+
+def test_every_function_that_can_be_is_compiled(machines):
+    assert {one for one, _ in machines} == set(compiled._compilables)
+
+
 def test_without_a_compiler_it_says_so_and_changes_nothing(tmp_path):
     program = """
-from adaptive import CannotCompile, compile_for, sums
+from adaptive import CannotCompile, compile_for, compiled
 try:
     compile_for(61)
 except CannotCompile as fault:
-    print(fault, sums._machines)
+    print(fault, compiled._machines)
 """
     variables = {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-W", "ignore", "-c", program]
@@ -144,4 +166,4 @@ def test_what_a_compiler_raises_is_told(monkeypatch):
     monkeypatch.setattr(torch._inductor, "standalone_compile", lambda *_, **__: 1 / 0)
     with pytest.raises(CannotCompile, match="ZeroDivisionError"):
         compile_for(62)
-    assert 62 not in {vocab for vocab, _ in sums._machines}
+    assert 62 not in {vocab for vocab, _ in compiled._machines}
