@@ -16,7 +16,7 @@ from adaptive.sums import compiled_moments
 if TYPE_CHECKING:
     from adaptive.gpu.fused import Survey
 
-CHUNK = 1 << 18
+CHUNK = 1 << 19
 """About as many logits are worked on at a time on the CPU, and of at least four rows."""
 _SHARED_OUT = 32_767
 """An operation of torch on more numbers than this is shared out among threads."""
