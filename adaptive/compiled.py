@@ -1,7 +1,7 @@
 """Functions of tensors as machine code for this processor, by torch's own compiler. It needs a C++ compiler.
 
-Plain torch reads and writes whole rows once an operation, and an operation on a few numbers takes as long as a hundred
-of them computed: compiled, a function is one visit, and one call.
+Plain torch reads and writes whole rows once an operation, and an operation on a few numbers takes as long to call as
+thousands to compute: compiled, a function is one visit, and one call.
 """
 
 import warnings

@@ -31,8 +31,8 @@ FIGURES = ("kept_mass", "final_entropy", "effective", "top_token_prob", "log_sum
 @dataclass
 class Setting:
     """What steps 5 and 6 go by, `[rows]`. columns: the filters' parameters in force. dice: for xtc, if it is in use.
-    sometimes_greedy: whether there can be rows that take the most likely token. complete: whether the control tells
-    log_sum and scaled_entropy of every row, if a GPU's kernels found the statistics."""
+    sometimes_greedy: whether there can be rows that take the most likely token. complete: whether a policy that tells
+    log_sum and scaled_entropy tells them of every row, as on a GPU with kernels all do then."""
 
     control: Control
     columns: Columns

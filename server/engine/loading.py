@@ -30,7 +30,7 @@ class RefusedModel(Exception):
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """What to load. name: "embedded", a folder, or a hub name. trust_remote_code runs code that comes with it.
-    compile: the sampler's visits to whole rows, on the CPU (`adaptive.compile_for`)."""
+    compile: the sampler, on the CPU (`adaptive.compile_for`)."""
 
     name: str = "embedded"
     revision: str | None = None
