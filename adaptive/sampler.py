@@ -213,7 +213,7 @@ def _packed(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool) -> Tensor:
         field(packed, "filtered_logprob").copy_(shaped.logprob(ids, drawn)[:, 0])
     told = shaped.told if drawn else None
     if told is None or told.ids is None:  # else the token is one of the most likely
-        _count_larger(statistics.source, logit, told, field(packed, "rank"))
+        _count_larger(statistics.source, logit, field(packed, "rank"))
     return packed
 
 
@@ -248,13 +248,11 @@ def get_sampling_info(
     }
 
 
-def _count_larger(ranked: Ranked, logit: Tensor, told: Pool | None, larger: Tensor) -> None:
+def _count_larger(ranked: Ranked, logit: Tensor, larger: Tensor) -> None:
     """Correct how many logits are larger, `[rows]`, in place, where only the most likely tokens were counted. logit:
     `[rows, 1]`."""
     counted = ranked.best.values.shape[-1]
-    if told is not None and told.larger is not None:
-        larger.copy_(told.larger)
-    elif logit.device.type != "cpu":
+    if logit.device.type != "cpu":
         larger.copy_((ranked.logits > logit).sum(-1))
     elif counted < ranked.logits.shape[-1]:
         beyond = (larger == counted).tolist()

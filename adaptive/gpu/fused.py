@@ -189,7 +189,8 @@ class Survey:
 @dataclass(slots=True, kw_only=True)
 class Fused(Pool):
     """A pool of all rows that is two numbers a row: the lowest logit that is left, and of the tokens with just that
-    logit the first id. weights: the logits. bounds, limits, space: see `kernels.leading`."""
+    logit the first id. weights: the logits. bounds, limits, space: see `kernels.leading`. larger: how many logits are
+    larger than the drawn token's, once there is one."""
 
     survey: Survey
     setting: Setting
@@ -197,6 +198,7 @@ class Fused(Pool):
     bounds: Tensor
     limits: Tensor
     space: Tensor
+    larger: Tensor | None = None
 
     def draw(self, u: Tensor) -> Tensor:
         seen, control = self.survey, self.setting.control
