@@ -52,7 +52,7 @@ class Compilable:
 
     def __init__(self, function: Callable[..., tuple[Tensor, ...]], arguments: tuple[Argument, ...]) -> None:
         self.__doc__ = function.__doc__
-        self.function, self.arguments = function, arguments
+        self._function, self._arguments = function, arguments
         self._of_vocabulary = any(VOCABULARY in argument.shape for argument in arguments)
         _compilables.append(self)
 
@@ -63,9 +63,9 @@ class Compilable:
     def __call__(self, *given: Tensor | None) -> Sequence[Tensor]:
         machine = self.machine()
         first = given[0]
-        if machine is None or first is None or not _fit(first, given, self.arguments):
-            return self.function(*given)
-        return machine(*map(_filled, given, self.arguments, [first] * len(given)))
+        if machine is None or first is None or not _fit(first, given, self._arguments):
+            return self._function(*given)
+        return machine(*map(_filled, given, self._arguments, [first] * len(given)))
 
     def compile(self, vocab: int) -> dict[tuple["Compilable", int], Machine]:
         """It for a vocabulary, as `_machines` has it, unless it is there already."""
@@ -73,7 +73,7 @@ class Compilable:
         if key in _machines:
             return {}
         threads = {} if self._of_vocabulary else {"cpp.threads": 1}  # it would take longer to wake another
-        return {key: _compiled(self.function, self.arguments, vocab, threads)}
+        return {key: _compiled(self._function, self._arguments, vocab, threads)}
 
 
 _compilables: list[Compilable] = []
@@ -117,8 +117,9 @@ def _filled(given: Tensor | None, argument: Argument, first: Tensor) -> Tensor:
 
 @lru_cache(256)
 def _absent(argument: Argument, rows: int) -> Tensor:
+    assert argument.absent is not None  # or it would not fit
     shape = [size if isinstance(size, int) else rows for size in argument.shape]
-    return torch.full(shape, torch.nan if argument.absent is None else argument.absent, dtype=argument.dtype)
+    return torch.full(shape, argument.absent, dtype=argument.dtype)
 
 
 def _compiled(

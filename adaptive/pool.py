@@ -11,11 +11,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from adaptive.candidates import COUNT
-from adaptive.compiled import FLAGS, NUMBERS, Argument, compilable
-from adaptive.draw import draw, first_above
+from adaptive.draw import draw
 from adaptive.filters import CHAIN, FIRST_LEADING, LAST_LEADING, chain
 from adaptive.kept import max_surprisal_kept
+from adaptive.kept_candidates import amounts, draw_among, higher_first, keep
 from adaptive.leading import lead
 from adaptive.moments import Moments, Ranked, chunks, join, room, row_nansums, tempered
 from adaptive.policies import Columns, Control
@@ -83,7 +82,7 @@ class Pool:
         """
         if self.ids is None:
             return draw(self.weights, u)
-        return _draw(self.weights, self.ids, u)[0]
+        return draw_among(self.weights, self.ids, u)[0]
 
     def holds(self, tokens: Tensor) -> Tensor:
         """Which of the tokens `[rows, n]` can be drawn."""
@@ -126,12 +125,12 @@ def quick(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Settin
     greedy = None if setting.greedy is None else part(setting.greedy, index)
     everything = values.shape[-1] == ranked.logits.shape[-1]
     edges = _edges(everything, rows, setting)
-    y, weights, kept, decided, whole_groups, settled = _leading(
+    y, weights, kept, decided, whole_groups, settled = keep(
         values, part(setting.inverse, index), log_sum, *edges, greedy
     )
     undecided: list[int] = []
     if not bool(settled):
-        ids = torch.where(whole_groups[:, None], ids, _higher_first(values, ids))
+        ids = torch.where(whole_groups[:, None], ids, higher_first(values, ids))
         if not everything:
             undecided = [rows.quick[place] for place in (~decided).nonzero()[:, 0].tolist()]
     later = [active for active in rows.active if active.place > LAST_LEADING]
@@ -143,7 +142,7 @@ def quick(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Settin
     if greedy is not None:
         lowest = ids.masked_fill(values < values[:, :1], ranked.logits.shape[-1]).amin(-1, keepdim=True)
         kept = torch.where(greedy[:, None], ids == lowest, kept)
-    weights, figures = _amounts(y, weights, kept, log_sum, entropy)
+    weights, figures = amounts(y, weights, kept, log_sum, entropy)
     return Pool(index, ids, weights, kept, figures), undecided
 
 
@@ -182,98 +181,17 @@ def _hopeless(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Se
         return False
     inverse = part(setting.inverse, index)
     least = part(unchanged.log_sum, index) + (inverse - 1.0) * part(unchanged.mean, index) - _ROUNDING
-    _, _, kept, *_ = _leading(part(values, index), inverse, least, *_edges(everything, rows, setting), None)
+    _, _, kept, *_ = keep(part(values, index), inverse, least, *_edges(everything, rows, setting), None)
     return bool(kept[:, -1].all())
 
 
 def _edges(everything: bool, rows: Rows, setting: Setting) -> tuple[Tensor | None, ...]:
-    """Where max_surprisal, top_k, top_p and min_p end, as `_leading` takes it. everything: nothing lies beyond the
+    """Where max_surprisal, top_k, top_p and min_p end, as `keep` takes it. everything: nothing lies beyond the
     candidates."""
     last, mass, share, lowest = rows.edges if setting.columns is rows.filters else find_edges(setting.columns, rows)
     most = setting.control.max_surprisal
     most = None if most is None else part(most, rows.quick_index)
     return last, None if everything else mass, share if rows.uses_top_p else None, lowest, most
-
-
-_CANDIDATES = Argument(torch.float64, ("rows", COUNT))
-_EDGE = Argument(torch.float64, ("rows", 1))
-
-
-@compilable(
-    Argument(torch.float32, ("rows", COUNT)),
-    NUMBERS,
-    NUMBERS,
-    Argument(torch.int64, ("rows", 1)),
-    _EDGE,
-    _EDGE._replace(absent=torch.inf),
-    _EDGE,
-    NUMBERS._replace(absent=torch.nan),
-    FLAGS._replace(absent=False),
-)
-def _leading(
-    values: Tensor,
-    inverse: Tensor,
-    log_sum: Tensor,
-    last: Tensor,
-    mass: Tensor | None,
-    share: Tensor | None,
-    lowest: Tensor,
-    most: Tensor | None,
-    greedy: Tensor | None,
-) -> tuple[Tensor, ...]:
-    """Which candidates the filters that keep the most likely tokens keep: always the first ones.
-
-    values: the candidates' logits. log_sum: of the whole row, or a little less. last to lowest: `Edges`, and most the
-    surprisal that may not be passed, nats; None where nobody has such an edge, of mass where nothing lies beyond the
-    candidates. A row whose set goes on beyond the candidates, or may do so, keeps them all.
-
-    Returns (logits less the largest after temperature, their probabilities, which are kept `[rows, n]`; whether that
-    is all of the row that is kept, whether no equals are parted `[rows]`; both of all rows).
-    """
-    y = (values - values[:, :1]).double() * inverse[:, None]
-    weights = (y - log_sum[:, None]).exp()
-    kept = values >= values.gather(-1, last.clamp(max=values.shape[-1] - 1)).clamp_min(torch.finfo(values.dtype).min)
-    if most is not None:
-        kept = kept & (~(log_sum[:, None] - y > most[:, None]) | (values == values[:, :1]))
-        mass = None if mass is None else torch.where(most.isnan()[:, None], mass, torch.inf)
-    if share is not None:
-        left = weights * kept
-        sums = left.cumsum(-1)
-        edge = share * (sums[:, -1:] if mass is None else torch.where(kept[:, -1:], mass, sums[:, -1:]))
-        kept = kept & (sums - left < edge)
-    kept = kept & ~(y < lowest)
-    if greedy is not None:
-        kept = kept & ((values == values[:, :1]) | ~greedy[:, None])
-    # What is left must lie above the last candidate, or there may be more of it; if its edge parts equals, ids decide.
-    count = kept.sum(-1)
-    floor = values.gather(-1, (count - 1).clamp_min(0)[:, None])
-    decided, whole_groups = (floor > values[:, -1:])[:, 0], (values >= floor).sum(-1) == count
-    return y, weights, kept, decided, whole_groups, (decided & whole_groups).all()
-
-
-@compilable(_CANDIDATES, _CANDIDATES, Argument(torch.bool, ("rows", COUNT)), NUMBERS, NUMBERS)
-def _amounts(y: Tensor, weights: Tensor, kept: Tensor, log_sum: Tensor, entropy: Tensor) -> tuple[Tensor, Tensor]:
-    """(the weights of what is kept, `FIGURES`)."""
-    weights = weights * kept
-    mass = weights.sum(-1)
-    inner = torch.nansum(weights * (y - log_sum[:, None]), -1)  # 0 * -inf is NaN and does not count
-    likeliest = weights.amax(-1) / mass
-    return weights, torch.stack((mass, mass.log() - inner / mass, kept.sum(-1).double(), likeliest, log_sum, entropy))
-
-
-@compilable(_CANDIDATES, Argument(torch.int64, ("rows", COUNT)), NUMBERS)
-def _draw(weights: Tensor, ids: Tensor, u: Tensor) -> tuple[Tensor]:
-    """See `Pool.draw`."""
-    ids, order = ids.sort(dim=-1)
-    sums = weights.gather(-1, order).cumsum(-1)
-    return (ids.gather(-1, first_above(sums, u[:, None] * sums[:, -1:]))[:, 0],)
-
-
-def _higher_first(values: Tensor, ids: Tensor) -> Tensor:
-    """The ids of candidates in falling order, the higher ones first among equals."""
-    higher = ids.argsort(dim=-1, descending=True)
-    order = values.gather(-1, higher).argsort(dim=-1, descending=True, stable=True)
-    return ids.gather(-1, higher.gather(-1, order))
 
 
 def whole(ranked: Ranked, rows: Rows, chosen: list[int] | Tensor | None, setting: Setting) -> Pool:

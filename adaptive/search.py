@@ -12,7 +12,7 @@ from adaptive.moments import Moments, tempered
 
 
 class _Stage(NamedTuple):
-    """How the search computes: entropy is known to `near` nats, and the last step may leave an error of some `near`."""
+    """How the search computes: entropy is known to some `near` nats, the error that the last step leaves among it."""
 
     dtype: torch.dtype
     near: Tensor

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from adaptive import CannotCompile, Rows, RowSettings, TargetEntropy, compile_for, compiled, sums
+from adaptive import CannotCompile, Filters, Fixed, Rows, RowSettings, TargetEntropy, compile_for, compiled, sums
 from adaptive.compiled import NUMBERS, Argument, Compilable
 from adaptive.moments import rank, rank_and_measure, tempered
 from tests.adaptive.cases import edge_rows, every_kind_of_row, infos, random_logits
@@ -143,8 +143,17 @@ def test_what_is_declared_goes_to_the_machine_and_anything_else_the_plain_way(mo
     assert len(seen) == 1
 
 
-def test_every_function_that_can_be_is_compiled(machines):
-    assert {one for one, _ in machines} == set(compiled._compilables)
+def test_a_step_goes_through_every_machine(machines, monkeypatch):
+    """None is passed by for arguments that do not fit."""
+    used = set()
+
+    def watched(key, machine):
+        return lambda *given: used.add(key) or machine(*given)
+
+    monkeypatch.setattr(compiled, "_machines", {key: watched(key, machine) for key, machine in machines.items()})
+    rows = Rows([RowSettings(TargetEntropy(2.0), Filters(top_p=0.9)), RowSettings(Fixed(2.0), Filters(top_p=0.9))])
+    infos(random_logits(2, LARGE), rows)
+    assert {one for one, _ in used} == set(compiled._compilables)
 
 
 def test_without_a_compiler_it_says_so_and_changes_nothing(tmp_path):
