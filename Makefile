@@ -72,9 +72,10 @@ bench-peers: $(READY) ## time the engine against llama.cpp, vLLM and OpenVINO, w
 bench-gpu: ## check and time the decode step on a GPU; writes benchmarks/results/gpu.md
 	$(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu
 
-lint: $(READY) ## ruff, mypy, buf
+lint: $(READY) ## ruff, mypy, clang-format, buf
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror server/engine/*.cpp
 	$(BIN)/mypy
 	cd clients/python && ../../$(BIN)/mypy
 	$(BIN)/buf lint protos
@@ -86,6 +87,7 @@ lint: $(READY) ## ruff, mypy, buf
 format: $(READY) ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i server/engine/*.cpp
 	$(BIN)/buf format --write protos
 	$(BIN)/buf format --write tests/conformance
 	$(BIN)/python docs/snippets.py

@@ -33,6 +33,11 @@ class Segment:
     start: int
     length: int
 
+    @property
+    def rows(self) -> slice:
+        """Its tokens in the packed step."""
+        return slice(self.offset, self.offset + self.length)
+
 
 @dataclass(slots=True)
 class Packed:
@@ -89,7 +94,7 @@ def attend(
         return packed.table.attend(layer, query, key, value), None
     out = []
     for segment in packed.segments:
-        part = slice(segment.offset, segment.offset + segment.length)
+        part = segment.rows
         out.append(attend_segment(layer, packed, segment, query[:, :, part], key[:, :, part], value[:, :, part]))
     if packed.spare:
         out.append(query.new_zeros(1, query.shape[1], packed.spare, value.shape[3]))

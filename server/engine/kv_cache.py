@@ -53,6 +53,11 @@ class RowCache:
         """The same to be read: keys of the first layer, its values, keys of the second, ..., `[1, heads, n, dim]`."""
         return list(self._all.narrow(4, start, stop - start).flatten(0, 1).unbind(0))
 
+    @property
+    def address(self) -> int:
+        """Where they all are, `[layers, 2, 1, heads, capacity, dim]`. Only with a layout."""
+        return self._all.data_ptr()
+
     def get(self, start: int, stop: int) -> Block:
         """A copy of positions `start` to `stop` in all layers."""
         return {

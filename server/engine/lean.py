@@ -117,18 +117,19 @@ class LeanLayer(nn.Module):
 class Norm:
     """RMS norm as one layer norm: of a row and its negative together the mean is 0, and the variance the mean square.
 
-    torch's own RMS norm is eight operators on the CPU.
+    torch's own RMS norm is eight operators on the CPU. weight: `[size]`.
     """
 
     def __init__(self, norm: Any) -> None:
         self._weight = norm.weight.detach().to(product_dtype(norm.weight.dtype)).repeat(2)
         self._signs = self._weight.new_tensor([[1.0], [-1.0]])
-        self._epsilon: float = norm.variance_epsilon
+        self.weight = self._weight[: len(self._weight) // 2]
+        self.epsilon: float = norm.variance_epsilon
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[..., size]`."""
         both = (x[..., None, :] * self._signs).flatten(-2)
-        return F.layer_norm(both, self._weight.shape, self._weight, None, self._epsilon)[..., : x.shape[-1]]
+        return F.layer_norm(both, self._weight.shape, self._weight, None, self.epsilon)[..., : x.shape[-1]]
 
 
 class _Rows:
@@ -161,7 +162,7 @@ class _Rows:
                 keys, values = seen[row][2 * layer.number : 2 * layer.number + 2]
                 out.append(F.scaled_dot_product_attention(queries[row], keys, values, scale=layer.scaling))
         for segment in self._longer:
-            part = qkv[None, segment.offset : segment.offset + segment.length].transpose(1, 2)
+            part = qkv[None, segment.rows].transpose(1, 2)
             q, k, v = part.split([heads, kv_heads, kv_heads], 1)
             mixed = attend_segment(layer, self._packed, segment, q, k, v)
             out.append(mixed[0].transpose(0, 1).reshape(segment.length, *shared))

@@ -16,6 +16,7 @@ from adaptive import CannotCompile, compile_for
 from server.engine.lean import lean
 from server.engine.linear import make_invariant
 from server.engine.model import Model
+from server.engine.native import Native, suits
 from server.engine.tokenizer import Tokenizer
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
@@ -30,7 +31,7 @@ class RefusedModel(Exception):
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """What to load. name: "embedded", a folder, or a hub name. trust_remote_code runs code that comes with it.
-    compile: the sampler, on the CPU (`adaptive.compile_for`)."""
+    compile: the sampler (`adaptive.compile_for`) and a lean forward (`Native`), on the CPU."""
 
     name: str = "embedded"
     revision: str | None = None
@@ -87,28 +88,34 @@ def _load(source: ModelSource) -> tuple[Model, Tokenizer]:
             expected = model.reference()
             model.adopt()
             if device.type == "cpu":
-                model.lean = lean(network)
-                way = make_invariant(network if model.lean is None else model.lean)
-                _log.info("forward: %s; linear layers: %s", "transformers' own" if model.lean is None else "lean", way)
+                _prepare(model, source.compile)
             model.check(expected)
             if device.type == "cuda":
                 model.graphs = _graphs(model)
+    except CannotCompile as fault:
+        raise RefusedModel(f"it cannot be compiled, as --compile wants: {_first_line(fault)}") from fault
     except Exception as fault:
         raise RefusedModel(
             f"{source.name} ({config.model_type}) cannot be served by this engine: {_first_line(fault)}"
         ) from fault
-    if source.compile and device.type == "cpu":
-        _compile(model.vocab_size)
     return model, Tokenizer(tokenizer)
 
 
-def _compile(vocab: int) -> None:
-    begin = time.monotonic()
-    try:
-        compile_for(vocab)
-    except CannotCompile as fault:
-        raise RefusedModel(f"the sampler cannot be compiled, as --compile wants: {_first_line(fault)}") from fault
-    _log.info("the sampler is compiled for %d logits a row, in %.1f s", vocab, time.monotonic() - begin)
+def _prepare(model: Model, compiles: bool) -> None:
+    """Give a model on the CPU its lean forward, if it has one, and invariant linear layers. compiles: that and the
+    sampler as machine code."""
+    forward = "transformers' own"
+    model.lean = plain = lean(model.network)
+    way = make_invariant(model.network if plain is None else plain)
+    if plain is not None:
+        forward = "lean"
+        if compiles and suits(plain):
+            model.lean, forward = Native(plain), "compiled"
+    _log.info("forward: %s; linear layers: %s", forward, way)
+    if compiles:
+        begin = time.monotonic()
+        compile_for(model.vocab_size)
+        _log.info("the sampler is compiled for %d logits a row, in %.1f s", model.vocab_size, time.monotonic() - begin)
 
 
 def _graphs(model: Model) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 from server.engine.attention import NAME, Packed, Segment
 from server.engine.kv_cache import RowCache
 from server.engine.lean import Lean
+from server.engine.native import Native
 from server.engine.packed import padded
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Model:
     def __init__(self, name: str, network: Any, context_length: int) -> None:
         self.name = name
         self.network = network
-        self.lean: Lean | None = None
+        self.lean: Lean | Native | None = None
         self.context_length = context_length
         self.graphs: Graphs | None = None
         self.bytes_per_token = 0

@@ -1,4 +1,4 @@
-"""A server whose sampler is compiled at start."""
+"""A server whose forward and sampler are compiled at start."""
 
 import os
 import shutil
@@ -26,6 +26,7 @@ def test_a_compiled_server_gives_a_row_the_same_bits_alone_and_in_company(tmp_pa
             together = list(pool.map(stream, policies))
         assert [len(found) for found in together] == [24] * len(policies)
         assert [stream(policy) for policy in policies] == together
+    assert "forward: compiled" in log.read_text()
     assert "the sampler is compiled for 4096 logits a row" in log.read_text()
 
 
@@ -36,5 +37,5 @@ def test_a_server_that_cannot_compile_says_so_and_ends(tmp_path):
         command, capture_output=True, text=True, cwd=ROOT, env=os.environ | variables, timeout=120, check=False
     )
     assert ended.returncode == 1
-    assert "the sampler cannot be compiled, as --compile wants" in ended.stderr.splitlines()[-1]
+    assert "it cannot be compiled, as --compile wants" in ended.stderr.splitlines()[-1]
     assert "compiler" in ended.stderr.splitlines()[-1]
