@@ -13,10 +13,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from adaptive import CannotCompile, compile_for
+from server.engine.compiled import CompiledLean, suits
 from server.engine.lean import lean
 from server.engine.linear import make_invariant
 from server.engine.model import Model
-from server.engine.native import Native, suits
 from server.engine.tokenizer import Tokenizer
 
 EMBEDDED = Path(__file__).parent.parent / "embedded"
@@ -31,7 +31,7 @@ class RefusedModel(Exception):
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """What to load. name: "embedded", a folder, or a hub name. trust_remote_code runs code that comes with it.
-    compile: the sampler (`adaptive.compile_for`) and a lean forward (`Native`), on the CPU."""
+    compile: the sampler (`adaptive.compile_for`) and a lean forward (`CompiledLean`), on the CPU."""
 
     name: str = "embedded"
     revision: str | None = None
@@ -104,14 +104,14 @@ def _load(source: ModelSource) -> tuple[Model, Tokenizer]:
 def _prepare(model: Model, compiles: bool) -> None:
     """Give a model on the CPU its lean forward, if it has one, and invariant linear layers. compiles: that and the
     sampler as machine code."""
-    forward = "transformers' own"
-    model.lean = plain = lean(model.network)
-    way = make_invariant(model.network if plain is None else plain)
-    if plain is not None:
-        forward = "lean"
-        if compiles and suits(plain):
-            model.lean, forward = Native(plain), "compiled"
-    _log.info("forward: %s; linear layers: %s", forward, way)
+    plain = lean(model.network)
+    if plain is not None and compiles and suits(plain):
+        model.lean = CompiledLean(plain)
+        _log.info("forward: compiled")
+    else:
+        model.lean = plain
+        way = make_invariant(model.network if plain is None else plain)
+        _log.info("forward: %s; linear layers: %s", "transformers' own" if plain is None else "lean", way)
     if compiles:
         begin = time.monotonic()
         compile_for(model.vocab_size)

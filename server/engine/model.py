@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from server.engine.attention import NAME, Packed, Segment
+from server.engine.compiled import CompiledLean
 from server.engine.kv_cache import RowCache
 from server.engine.lean import Lean
-from server.engine.native import Native
 from server.engine.packed import padded
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Model:
     def __init__(self, name: str, network: Any, context_length: int) -> None:
         self.name = name
         self.network = network
-        self.lean: Lean | Native | None = None
+        self.lean: Lean | CompiledLean | None = None
         self.context_length = context_length
         self.graphs: Graphs | None = None
         self.bytes_per_token = 0
@@ -78,7 +78,7 @@ class Model:
             drawing.extend(range(end - piece.draws, end))
         rows = len(drawing)
         spare = 0
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and not isinstance(self.lean, CompiledLean):
             spare = padded(len(positions)) - len(positions)
             drawing += [0] * (padded(rows) - rows) if rows else []
         prompt = torch.tensor(fresh + [0] * spare, dtype=torch.int64, device=self.device)

@@ -1,0 +1,211 @@
+"""The compiled forward gives what the plain one gives, and a row's bits in any company. It needs a C++ compiler."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import linear, rms_norm
+
+from server.engine import loading, native
+from server.engine.compiled import CompiledLean, CompiledLinear, suits
+from server.engine.kv_cache import Layout, RowCache
+from server.engine.loading import ModelSource, load
+from server.engine.model import Piece
+from tests import models
+
+pytestmark = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="only --compile asks for a C++ compiler"
+)
+EPSILON = 1e-6
+
+
+def random(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+WEIGHTS = {
+    torch.float16: random(200, 1100).mul(0.02).half().float(),
+    torch.bfloat16: random(200, 1100).mul(1e6).bfloat16().float(),  # larger than float16 can be
+    torch.float32: random(200, 1100),
+}
+
+
+@pytest.mark.parametrize("held", native.KINDS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1100, 200), (320, 96), (48, 7)])
+def test_a_linear_layer_is_torchs_and_a_row_has_the_same_bits_among_any_number(held, bias, shape):
+    layer = nn.Linear(*shape, bias=bias)
+    weight = WEIGHTS[held][: shape[1], : shape[0]].clone()
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    x = random(70, shape[0], seed=1)
+    offset = layer.bias.detach().double() if bias else None
+    expected = linear(x.double(), weight.double(), offset)
+    with torch.inference_mode():
+        compiled = CompiledLinear(layer)
+        assert native.KINDS[compiled.native.kind] == held
+        alone = torch.cat([compiled(row[None]) for row in x])
+        assert ((alone - expected).norm() < 1e-6 * expected.norm()).all()
+        for count in (0, 2, 3, 4, 5, 6, 7, 12, 23, 70):
+            assert torch.equal(compiled(x[:count]), alone[:count])
+
+
+def test_norm_is_torchs():
+    x, weight = random(70, 768), random(768, seed=2)
+    out = torch.empty_like(x)
+    native.library().norm(native.Norm(weight.data_ptr(), 768, EPSILON), x.data_ptr(), out.data_ptr(), 70, 2)
+    expected = rms_norm(x.double(), (768,), weight.double(), EPSILON)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", native.KINDS)
+@pytest.mark.parametrize("group", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("window", [0, 9])
+@pytest.mark.parametrize("normed", [True, False])
+def test_attention_is_that_of_float64_over_what_is_stored(dtype, group, window, normed):
+    kv_heads, dim, number, positions = 2, 32, 1, [0, 1, 8, 30, 700]
+    heads, hidden = group * kv_heads, 64
+    rows = len(positions) + 1  # the last is part of a prompt: it is turned alone
+    x, angles, weight = random(rows, hidden), random(rows, dim, seed=1), random((group + 2) * kv_heads * dim, hidden)
+    cosines, sines, before = angles.cos(), angles.sin(), torch.ones(hidden)
+    norms = [random(dim, seed=2), random(dim, seed=3)] if normed else []
+    caches, places = [], torch.zeros(rows, 3, dtype=torch.int64)
+    for row, position in enumerate(positions):
+        cache = RowCache(position + 3, Layout(2, kv_heads, dim, dtype))
+        old = random(2, 1, kv_heads, position, dim, seed=row).to(dtype)
+        cache.write(number, 0, old[0], old[1])
+        caches.append(cache)
+        places[row] = torch.tensor([cache.address, cache.capacity, position])
+
+    layer = nn.Linear(hidden, len(weight), bias=False)
+    layer.weight = nn.Parameter(weight.half().float(), requires_grad=False)
+    wide = linear(rms_norm(x.double(), (hidden,), None, EPSILON), layer.weight.double()).view(rows, -1, dim)
+    turned = wide[:, :-kv_heads].clone()
+    if normed:
+        turned[:, :heads] = rms_norm(turned[:, :heads], (dim,), norms[0].double(), EPSILON)
+        turned[:, heads:] = rms_norm(turned[:, heads:], (dim,), norms[1].double(), EPSILON)
+    swapped = torch.cat([-turned[..., dim // 2 :], turned[..., : dim // 2]], -1)
+    turned = turned * cosines.double()[:, None] + swapped * sines.double()[:, None]
+
+    product = CompiledLinear(layer)
+    query, key = (native.Norm(norm.data_ptr(), dim, EPSILON) for norm in norms) if normed else [native.Norm(0, dim)] * 2
+    sizes = number, kv_heads, group, dim, window, native.KINDS.index(dtype)
+    given = native.Layer(native.Norm(before.data_ptr(), hidden, EPSILON))
+    given.qkv, given.attention = product.native, native.Attention(query, key, *sizes, 0.1)
+    normalized, qkv, mixed = torch.empty_like(x), torch.empty(rows, len(weight)), torch.full((rows, heads, dim), 7.0)
+    parts = x, normalized, x, qkv, mixed, x, x, cosines, sines, places
+    native.library().attend(given, native.Step(*(part.data_ptr() for part in parts), rows, 2))
+
+    qkv = qkv.view(rows, -1, dim)
+    torch.testing.assert_close(qkv[:, :-kv_heads].double(), turned, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(qkv[:, -kv_heads:].double(), wide[:, -kv_heads:], rtol=1e-4, atol=1e-4)
+    for row, (position, cache) in enumerate(zip(positions, caches, strict=True)):
+        keys, values = (part[0] for part in cache.get(0, position + 1)[number])
+        assert torch.equal(keys[:, -1], qkv[row, heads:-kv_heads].to(dtype))
+        assert torch.equal(values[:, -1], qkv[row, -kv_heads:].to(dtype))
+        first = max(0, position + 1 - window) if window else 0
+        keys, values = (part[:, first:].double().repeat_interleave(group, 0) for part in (keys, values))
+        scores = (keys @ qkv[row, :heads, :, None].double())[..., 0] * 0.1
+        expected = (scores.softmax(-1)[:, None] @ values)[:, 0]
+        torch.testing.assert_close(mixed[row].double(), expected, rtol=1e-4, atol=1e-4)
+    assert (mixed[-1] == 7).all()
+
+
+LAYERS = models.FAMILIES["llama"] | {"head_dim": 32}
+FAMILIES = {
+    "llama": LAYERS | {"num_key_value_heads": 1},
+    "qwen2": LAYERS | {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+    "qwen3": LAYERS,
+    "mistral": LAYERS | {"sliding_window": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """Models with their lean forward, compiled or not. The sampler stays as it is."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def load_one(family, dtype="float32", compiled=True):
+        where = folder / family
+        if not where.exists():
+            models.make(folder, family, FAMILIES[family])
+        return load(ModelSource(str(where), dtype=dtype, compile=compiled))[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "compile_for", lambda vocab: None)
+        yield load_one
+
+
+def prompts(count):
+    chance = torch.Generator().manual_seed(1)
+    lengths = [1, 2, 13, 40, 57, 3, 33, 9][:count]
+    return [torch.randint(1, models.VOCAB, (length,), generator=chance).tolist() for length in lengths]
+
+
+@torch.inference_mode()
+def logits(model, texts, late=()):
+    """Of every token of some texts, `[tokens, vocab]` each: the first half of a text as a piece of a prompt, then token
+    by token, all side by side. late: those that begin some steps after the others."""
+    none = torch.zeros(0, dtype=torch.int64)
+    caches = [model.cache(len(text)) for text in texts]
+    found, done = [[] for _ in texts], [0] * len(texts)
+    step = 0
+    while any(part < len(text) for part, text in zip(done, texts, strict=True)):
+        pieces = {}
+        for row, text in enumerate(texts):
+            size = max(1, len(text) // 2) if done[row] == 0 else 1
+            if done[row] < len(text) and (step >= 4 or row not in late):
+                pieces[row] = Piece(caches[row], done[row], text[done[row] : done[row] + size], size)
+        out = model.forward(list(pieces.values()), none)
+        for (row, piece), part in zip(pieces.items(), out.split([p.draws for p in pieces.values()]), strict=True):
+            found[row].append(part)
+            done[row] += piece.draws
+        step += 1
+    return [torch.cat(parts) for parts in found]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_logits_are_those_of_the_plain_forward(family, dtype, loaded):
+    model, plain = loaded(family, dtype), loaded(family, dtype, compiled=False)
+    if plain.lean.dtype != torch.float32:
+        assert not isinstance(model.lean, CompiledLean)
+        pytest.skip("products are of bfloat16 here, and so is what lies between them")
+    assert isinstance(model.lean, CompiledLean)
+    both = [logits(one, prompts(6), late=(2, 3)) for one in (model, plain)]
+    for mine, theirs in zip(*both, strict=True):
+        assert (mine - theirs).norm() < (1e-5 if dtype == "float32" else 2e-2) * theirs.norm()
+
+
+@pytest.mark.parametrize("family", ["qwen3", "mistral"])
+def test_a_row_has_the_same_bits_alone_and_in_any_company(family, loaded):
+    model = loaded(family)
+    texts = prompts(8)
+    alone = [logits(model, [text])[0] for text in texts]
+    for order, late in ([0, 1, 2, 3, 4, 5, 6, 7], ()), ([7, 3, 1, 5, 0, 2, 6, 4], (1, 4)), ([4, 0], (0,)):
+        for row, found in zip(order, logits(model, [texts[row] for row in order], late), strict=True):
+            assert torch.equal(found, alone[row])
+
+
+def test_the_number_of_threads_changes_no_bits(loaded):
+    model = loaded("qwen3")
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(logits(model, [text for text in prompts(8) if len(text) == 1] * 8))
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_it_has_not_stays_with_the_plain_forward(loaded):
+    plain = loaded("llama", compiled=False).lean
+    assert suits(plain)
+    plain.layers[1].activation = nn.GELU()
+    assert not suits(plain)
+    plain = loaded("llama", compiled=False).lean
+    plain.layers[2].dim = 20
+    assert not suits(plain)
