@@ -13,7 +13,7 @@ from adaptive.filters import CHAIN, FIRST_LEADING, LAST_LEADING, Filters
 from adaptive.info import shown
 from adaptive.kept import min_p_floor
 from adaptive.penalties import History, Penalties, Repetition
-from adaptive.policies import Columns, Fixed, Policy
+from adaptive.policies import Columns, Fixed, Greedy, Policy
 from adaptive.policies.base import LARGEST_INVERSE
 
 _NOTHING = History()
@@ -141,7 +141,7 @@ class Rows:
         self.fused = len(early | later) < len(self.settings)
         self.unfused = self._column(sorted(early | later)) if early | later else None
         self.uses_top_p = any(CHAIN[one.place].name == "top_p" for one in self.active)
-        self.plain = all(s.policy == Fixed(1.0) for s in self.settings)
+        self.plain = all(s.policy in (Fixed(1.0), Greedy()) for s in self.settings)
         self.edges = find_edges(self.filters, self)
         self.shown = shown(self.filters)
         # What can be found with a row's statistics: what is known of its temperature before; foreseen: 1 and that, if

@@ -209,8 +209,10 @@ def _packed(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool) -> Tensor:
         shaped.figures["kept_mass"].log(),
         *[given[name] for name in GIVEN],
     )
-    if not drawn or setting.greedy is not None or shaped.reshaped is not None:
+    if not drawn or shaped.reshaped is not None:
         field(packed, "filtered_logprob").copy_(shaped.logprob(ids, drawn)[:, 0])
+    elif setting.greedy is not None:
+        field(packed, "filtered_logprob").masked_fill_(setting.greedy, 0.0)
     told = shaped.told if drawn else None
     if told is None or told.ids is None:  # else the token is one of the most likely
         _count_larger(statistics.source, logit, field(packed, "rank"))

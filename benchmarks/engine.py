@@ -51,10 +51,22 @@ def _cells(every: bool) -> list[Case]:
     ]
 
 
-def start(name: str, model: str, dtype: str, compiled: bool = False) -> Arm:
-    """An arm of this environment. compiled: of ours, with a compiled sampler."""
+def start(name: str, model: str, dtype: str, compiled: bool) -> Arm:
+    """An arm of this environment. compiled: ours."""
     options = ["--compile"] * (compiled and name in (ARMS[OURS], ARMS[GRPC]))
     return Arm([sys.executable, "-m", f"benchmarks.arms.{name}", str(models.find(model).absolute()), dtype, *options])
+
+
+def add_compile(parser: argparse.ArgumentParser) -> None:
+    """The option how ours is run."""
+    told = "ours as the other engines are, compiled; otherwise as torch's operators"
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=told)
+
+
+def heading(given: argparse.Namespace) -> str:
+    """The first line of a table."""
+    how = f"ours {'' if given.compile else 'not '}compiled, {given.turns} turns"
+    return f"{occasion()}, torch {torch.__version__}, {how}. Median (middle half) of the turns."
 
 
 def check(arms: Mapping[str, Arm], model: str, dtype: str) -> None:
@@ -75,11 +87,10 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="every cell: an hour")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS[:2])
     parser.add_argument("--streams", type=int, nargs="+", help="only cells of these many")
-    parser.add_argument("--compile", action="store_true", help="ours with a compiled sampler")
+    add_compile(parser)
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    how = f"{'compiled, ' * given.compile}{given.turns} turns"
-    head = f"{occasion()}, torch {torch.__version__}, {how}. Median (middle half) of the turns."
+    head = heading(given)
     report = Report(given.out, head, (GRPC, HUGGING_FACE))
     cells = [case for case in cases(given.all, given.models) if not given.streams or case.streams in given.streams]
     for model, dtype in dict.fromkeys((case.model, case.dtype) for case in cells):

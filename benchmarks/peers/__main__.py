@@ -11,14 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from benchmarks import models
 from benchmarks.arm import Arm, ArmFailed
 from benchmarks.cases import Case, agreement
 from benchmarks.contest import OURS, compete
-from benchmarks.engine import DTYPES, HUGGING_FACE, start
-from benchmarks.machine import occasion
+from benchmarks.engine import DTYPES, HUGGING_FACE, add_compile, heading, start
 from benchmarks.peers.environments import LLAMA, OPENVINO, VLLM, Absent, Environment, export_openvino
 from benchmarks.report import Report
 
@@ -73,9 +70,11 @@ def check(arms: Mapping[str, Arm], model: str) -> list[str]:
     ]
 
 
-def starts(stack: contextlib.ExitStack, wanted: list[str], model: str, dtype: str, notes: list[str]) -> dict[str, Arm]:
-    """Running arms: ours, Hugging Face, and the peers that are to be had."""
-    arms = {OURS: start("engine", model, dtype), HUGGING_FACE: start("hugging_face", model, dtype)}
+def starts(
+    stack: contextlib.ExitStack, wanted: list[str], model: str, dtype: str, compiled: bool, notes: list[str]
+) -> dict[str, Arm]:
+    """Running arms: ours, compiled or not, Hugging Face, and the peers that are to be had."""
+    arms = {OURS: start("engine", model, dtype, compiled), HUGGING_FACE: start("hugging_face", model, dtype, False)}
     for arm in arms.values():
         stack.enter_context(arm)
     for name in wanted:
@@ -94,15 +93,15 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=("random", "embedded"), default=["random", "embedded"])
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=[*PEERS])
     parser.add_argument("--streams", type=int, nargs="+", help="only cells of these many")
+    add_compile(parser)
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    head = f"{occasion()}, torch {torch.__version__}, {given.turns} turns. Median (middle half) of the turns."
-    report = Report(given.out, head, [HUGGING_FACE, *given.peers])
+    report = Report(given.out, heading(given), [HUGGING_FACE, *given.peers])
     cells = [case for case in cases(given.all) if case.model in given.models]
     cells = [case for case in cells if not given.streams or case.streams in given.streams]
     for model, dtype in dict.fromkeys(case[:2] for case in cells):
         with contextlib.ExitStack() as stack:
-            arms = starts(stack, given.peers, model, dtype, report.notes)
+            arms = starts(stack, given.peers, model, dtype, given.compile, report.notes)
             report.notes.extend(check(arms, model) if dtype == "float32" else ())
             print(*report.notes, sep="\n", flush=True)
             for case in (case for case in cells if case[:2] == (model, dtype)):
