@@ -20,7 +20,7 @@ _OPTIONS = {
 }
 
 VOCABULARY = "vocab"
-"""The size that a function is compiled for, where a shape has it."""
+"""The size that a function is compiled for, where a shape has it: then the last of the first argument's."""
 
 Machine = Callable[..., Sequence[Tensor]]
 """A compiled function: contiguous tensors in, tensors out."""
@@ -61,8 +61,8 @@ class Compilable:
         return _machines.get((self, vocab))
 
     def __call__(self, *given: Tensor | None) -> Sequence[Tensor]:
-        machine = self.machine()
         first = given[0]
+        machine = self.machine(first.shape[-1] if self._of_vocabulary and first is not None else 0)
         if machine is None or first is None or not _fit(first, given, self._arguments):
             return self._function(*given)
         return machine(*map(_filled, given, self._arguments, [first] * len(given)))

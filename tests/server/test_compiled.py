@@ -178,9 +178,9 @@ def test_logits_are_those_of_the_plain_forward(family, dtype, loaded):
         assert (mine - theirs).norm() < (1e-5 if dtype == "float32" else 2e-2) * theirs.norm()
 
 
-@pytest.mark.parametrize("family", ["qwen3", "mistral"])
-def test_a_row_has_the_same_bits_alone_and_in_any_company(family, loaded):
-    model = loaded(family)
+@pytest.mark.parametrize(("family", "dtype"), [("qwen3", "float32"), ("mistral", "float32"), ("qwen3", "bfloat16")])
+def test_a_row_has_the_same_bits_alone_and_in_any_company(family, dtype, loaded):
+    model = loaded(family, dtype)
     texts = prompts(8)
     alone = [logits(model, [text])[0] for text in texts]
     for order, late in ([0, 1, 2, 3, 4, 5, 6, 7], ()), ([7, 3, 1, 5, 0, 2, 6, 4], (1, 4)), ([4, 0], (0,)):
