@@ -21,8 +21,8 @@ namespace {
 constexpr int64_t LANES = Vec::size();
 constexpr int64_t PANEL = 2 * LANES;  // Outputs whose weights lie together.
 constexpr int TILE = 6;               // Rows that share what is loaded of weights: as many as registers hold.
-constexpr int64_t BLOCK = 512;        // Inputs at a time: the weights of a panel for them stay in the nearest cache.
-constexpr int GROUP = 4;              // Queries that share what is loaded of keys and values.
+constexpr int64_t BLOCK = 512;  // Inputs at a time, whose weights stay in the nearest cache; keys summed at a time.
+constexpr int GROUP = 4;        // Queries that share what is loaded of keys and values.
 // Numbers, read or multiplied, that take longer to compute than a thread to wake.
 constexpr int64_t READ = 1 << 15, MULTIPLIED = 1 << 16;
 
@@ -197,17 +197,21 @@ void mix(const float* q, const T* keys, const T* values, int64_t count, int64_t 
   float whole[G];
   for (int g = 0; g < G; g++) whole[g] = exponentiate(scores + g * wide, count);
   for (int64_t i = 0; i < dim; i += 2 * LANES) {
-    Vec sums[2 * G];
-    times<2 * G>([&](auto g) { sums[g] = Vec(0); });
-    for (int64_t t = 0; t < count; t++) {
-      const Vec first = load(values + t * dim + i), second = load(values + t * dim + i + LANES);
-      times<G>([&](auto g) {
-        const Vec weight(scores[g * wide + t]);
-        sums[2 * g] = at::vec::fmadd(weight, first, sums[2 * g]);
-        sums[2 * g + 1] = at::vec::fmadd(weight, second, sums[2 * g + 1]);
-      });
+    const auto place = [&](auto g) { return out + g / 2 * dim + i + g % 2 * LANES; };
+    for (int64_t begin = 0; begin < count; begin += BLOCK) {
+      Vec sums[2 * G];
+      times<2 * G>([&](auto g) { sums[g] = Vec(0); });
+      for (int64_t t = begin; t < std::min(begin + BLOCK, count); t++) {
+        const Vec first = load(values + t * dim + i), second = load(values + t * dim + i + LANES);
+        times<G>([&](auto g) {
+          const Vec weight(scores[g * wide + t]);
+          sums[2 * g] = at::vec::fmadd(weight, first, sums[2 * g]);
+          sums[2 * g + 1] = at::vec::fmadd(weight, second, sums[2 * g + 1]);
+        });
+      }
+      times<2 * G>([&](auto g) { (begin ? load(place(g)) + sums[g] : sums[g]).store(place(g)); });
     }
-    times<2 * G>([&](auto g) { (sums[g] / Vec(whole[g / 2])).store(out + g / 2 * dim + i + g % 2 * LANES); });
+    times<2 * G>([&](auto g) { (load(place(g)) / Vec(whole[g / 2])).store(place(g)); });
   }
 }
 
