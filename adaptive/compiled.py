@@ -89,9 +89,9 @@ def compilable(*arguments: Argument) -> Callable[[Callable[..., tuple[Tensor, ..
 def compile_for(vocab: int) -> None:
     """Compile the sampler for so many float32 logits a row on the CPU, for this process.
 
-    It takes seconds; less where it was done before, as torch keeps on disk what it has compiled. Figures have other
-    last bits after it, so it belongs before the first step. CannotCompile if there is no C++ compiler or it fails;
-    nothing has changed then.
+    It takes a minute or so; seconds where it was done before, as torch keeps on disk what it has compiled. Figures have
+    other last bits after it, so it belongs before the first step. CannotCompile if there is no C++ compiler or it
+    fails; nothing has changed then.
     """
     made: dict[tuple[Compilable, int], Machine] = {}
     for one in _compilables:

@@ -141,6 +141,7 @@ class Rows:
         self.fused = len(early | later) < len(self.settings)
         self.unfused = self._column(sorted(early | later)) if early | later else None
         self.uses_top_p = any(CHAIN[one.place].name == "top_p" for one in self.active)
+        # Of these the moments after temperature, 1 where greedy, are those before it.
         self.plain = all(s.policy in (Fixed(1.0), Greedy()) for s in self.settings)
         self.edges = find_edges(self.filters, self)
         self.shown = shown(self.filters)

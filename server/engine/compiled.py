@@ -76,7 +76,7 @@ class CompiledLayer:
         group, kind = self._heads // self._kv_heads, native.KINDS.index(dtype)
         counts = lean.shape.number, self._kv_heads, group, self._dim, lean.shape.window or 0, kind
         attention = native.Attention(query, key, *counts, lean.shape.scaling)
-        self._linears = linears
+        self._linears = linears  # kept, as are the norms: native.Layer has the addresses of their weights alone
         self.native = native.Layer(before, between, *(linear.native for linear in linears), attention)
 
     def attend(self, packed: Packed, segment: Segment, qkv: Tensor) -> Tensor:
@@ -106,7 +106,8 @@ class CompiledLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[rows, inputs]` of float32 to `[rows, size]`."""
-        out = x.new_empty(len(x), len(self._panels) * native.panel())
+        count, _, width = self._panels.shape
+        out = x.new_empty(len(x), count * width)
         native.library().linear(self.native, x.data_ptr(), out.data_ptr(), len(x), torch.get_num_threads())
         return out[:, : self.size]
 

@@ -78,6 +78,7 @@ class Model:
             drawing.extend(range(end - piece.draws, end))
         rows = len(drawing)
         spare = 0
+        # Compiled, products of any number of rows are as good.
         if self.device.type == "cpu" and not isinstance(self.lean, CompiledLean):
             spare = padded(len(positions)) - len(positions)
             drawing += [0] * (padded(rows) - rows) if rows else []

@@ -294,7 +294,7 @@ void attend_rows(const Attention& attention, const Step& step) {
 
 extern "C" {
 
-int64_t lanes() { return LANES; }
+int64_t panel() { return PANEL; }
 
 // `[rows, inputs]` to `[rows, count * PANEL]`.
 void linear(const Linear* linear, const float* x, float* out, int64_t rows, int threads) {

@@ -68,9 +68,9 @@ def library() -> Any:
         from torch._inductor.codecache import CppCodeCache
 
         made = CppCodeCache.load(_SOURCE.read_text())
-    except Exception as fault:
+    except Exception as fault:  # the compiler raises many kinds, or has gone
         raise CannotCompile(f"{type(fault).__name__}: {fault}") from fault
-    made.lanes.restype = c_int64
+    made.panel.restype = c_int64
     for name, arguments in _SIGNATURES.items():
         function = getattr(made, name)
         function.argtypes, function.restype = arguments, None
@@ -79,4 +79,4 @@ def library() -> Any:
 
 def panel() -> int:
     """Outputs of a linear layer whose weights lie together."""
-    return 2 * int(library().lanes())
+    return int(library().panel())

@@ -191,8 +191,8 @@ class HalfLinear(DividedLinear):
     def holds(weight: Tensor) -> bool:
         """Whether the weights lose no more than a product in float32 is off by: those of a checkpoint of 16 bits do
         not, but for the last bits of the smallest."""
-        wide = weight.float()
-        return bool((wide - wide.half()).norm() <= _LOST * wide.norm())
+        wide, half = weight.float(), weight.half()
+        return bool(half.isfinite().all() and (wide - half).norm() <= _LOST * wide.norm())
 
     @property
     def way(self) -> str:

@@ -27,7 +27,10 @@ def random(*shape, seed=0):
 
 WEIGHTS = {
     torch.float16: random(200, 1100).mul(0.02).half().float(),
-    torch.bfloat16: random(200, 1100).mul(1e6).bfloat16().float(),  # larger than float16 can be
+    torch.bfloat16: random(200, 1100)
+    .mul(1e30)
+    .bfloat16()
+    .float(),  # larger than float16 can be, and their norm than float32
     torch.float32: random(200, 1100),
 }
 
