@@ -1,5 +1,6 @@
 """Entropy-aware sampling for language models, in pure torch. Usable without the server."""
 
+from adaptive.accelerator import compile_sampler
 from adaptive.apply import (
     apply_epsilon,
     apply_eta,
@@ -13,7 +14,7 @@ from adaptive.apply import (
     apply_typical_p,
     apply_xtc,
 )
-from adaptive.compiled import CannotCompile, compile_for
+from adaptive.cpu.library import CannotCompile
 from adaptive.entropy import entropy, varentropy
 from adaptive.filters import Filters
 from adaptive.info import Choice, Fault, Report, SamplingInfo
@@ -87,7 +88,7 @@ __all__ = [
     "apply_top_p",
     "apply_typical_p",
     "apply_xtc",
-    "compile_for",
+    "compile_sampler",
     "entropy",
     "get_sampling_info",
     "step",

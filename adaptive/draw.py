@@ -6,7 +6,6 @@ There is no generator and no state: the number for a position can be had at any 
 import torch
 from torch import Tensor
 
-from adaptive.compiled import NUMBERS, VOCABULARY, Argument, compilable
 from adaptive.entropy import row_sum
 
 _BLOCK = 256
@@ -51,11 +50,6 @@ def draw(weights: Tensor, u: Tensor) -> Tensor:
     Two levels, blocks of 256 and the tokens of one block, so that only one block is summed token by token.
     A token of weight 0 is never drawn.
     """
-    return _draw(weights, u)[0]
-
-
-@compilable(Argument(torch.float32, ("rows", VOCABULARY)), NUMBERS)
-def _draw(weights: Tensor, u: Tensor) -> tuple[Tensor]:
     vocab = weights.shape[-1]
     rest = vocab % _BLOCK
     sums = row_sum(weights[:, : vocab - rest].unflatten(-1, (vocab // _BLOCK, _BLOCK)))
@@ -68,7 +62,7 @@ def _draw(weights: Tensor, u: Tensor) -> tuple[Tensor]:
     places = block * _BLOCK + torch.arange(_BLOCK, device=weights.device)
     inside = weights.gather(-1, places.clamp(max=vocab - 1)).double().masked_fill_(places >= vocab, 0.0)
     token = block * _BLOCK + first_above(inside.cumsum(-1), goal - (edges - sums).gather(-1, block))
-    return (token[:, 0].clamp(max=vocab - 1),)  # a row that is no distribution must not break the others
+    return token[:, 0].clamp(max=vocab - 1)  # a row that is no distribution must not break the others
 
 
 def first_above(sums: Tensor, goal: Tensor) -> Tensor:

@@ -133,14 +133,11 @@ class Statistics:
         return Statistics(h, v, top, maximum, normalizer, self.source, moments, index, ahead)
 
 
-def measure(
-    logits: Tensor, ahead: Tensor | None = None, ladder: bool = False, foreseen: Tensor | None = None
-) -> Statistics:
+def measure(logits: Tensor, ahead: Tensor | None = None, ladder: bool = False) -> Statistics:
     """Statistics of raw logits `[rows, vocab]`.
 
-    Hints, which change no result. ahead: 1 / temperature of rows of which it is known already, NaN of others; ladder:
-    whether entropy at several temperatures is of use, both for kernels on a GPU. foreseen: `[2 rows]`, 1 and then ahead
-    of rows that all know it and need it, for what is compiled.
+    Hints for kernels, which change no result. ahead: 1 / temperature of rows of which it is known already, NaN of
+    others; ladder: whether entropy at several temperatures is of use.
     """
-    ranked, moments, columns, found = rank_and_measure(upcast(logits.detach()), ahead, ladder, foreseen)
+    ranked, moments, columns, found = rank_and_measure(upcast(logits.detach()), ahead, ladder)
     return Statistics(*columns, ranked, moments, ahead=found)

@@ -3,14 +3,12 @@
 import dataclasses
 import enum
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-
-from adaptive.candidates import COUNT
-from adaptive.compiled import NUMBERS, Argument, compilable
 
 
 class Fault(enum.IntEnum):
@@ -155,19 +153,6 @@ def fault_of(maximum: Tensor, temperature: Tensor) -> Tensor:
     return torch.where(maximum.isfinite(), of_policy, float(Fault.LOGITS)).double()
 
 
-_FOUND = ("token_id", "fault", "original_vocab_size", "temperature", "logprob", "filtered_logprob", "rank")
-GIVEN = tuple(name for name in SamplingInfo._fields[:WIDTH] if name not in _FOUND)
-"""The fields of a record that `pack` is given, in this order."""
-_LOGIT = Argument(torch.float32, ("rows", 1))
-
-
-@compilable(
-    Argument(torch.float32, ("rows", COUNT)),
-    Argument(torch.int64, ("rows",)),
-    *[_LOGIT] * 3,
-    *[NUMBERS] * 6,
-    *[NUMBERS._replace(absent=math.nan)] * len(GIVEN),
-)
 def pack(
     best: Tensor,
     tokens: Tensor,
@@ -180,14 +165,14 @@ def pack(
     inverse: Tensor,
     log_sum: Tensor,
     log_mass: Tensor,
-    *given: Tensor | None,
-) -> tuple[Tensor]:
+    given: Mapping[str, Tensor | None],
+) -> Tensor:
     """The packed tensor of a Report, float64 `[rows, WIDTH]`: records without states and candidates.
 
     best: the largest logits, before anything changed them `[rows, n]`; the rank counts only these. logit: of the
     tokens, like them; changed: after step 2, and top the largest then, all `[rows, 1]`. maximum: see `fault_of`.
     inverse: 1 / temperature. log_sum: of the whole row after temperature, log_mass: of what is left of it, logarithms.
-    given: the fields `GIVEN`, None if nobody has such a value.
+    given: the other fields, by name; None, or absent, if nobody has such a value.
     """
     found = {
         "token_id": tokens.double(),
@@ -196,7 +181,7 @@ def pack(
         "logprob": logit[:, 0] - log_normalizer,
         "filtered_logprob": (changed - top)[:, 0].double() * inverse - log_sum - log_mass,
         "rank": (best > logit).sum(-1).double(),
-    } | dict(zip(GIVEN, given, strict=True))
+    } | dict(given)
     absent = torch.full_like(log_normalizer, torch.nan)
     fields = [found.get(name) for name in SamplingInfo._fields[:WIDTH]]
-    return (torch.stack([absent if column is None else column for column in fields], -1),)
+    return torch.stack([absent if column is None else column for column in fields], -1)

@@ -3,25 +3,9 @@
 import torch
 from torch import Tensor
 
-from adaptive.candidates import COUNT
-from adaptive.compiled import FLAGS, NUMBERS, Argument, compilable
 from adaptive.draw import first_above
 
-_CANDIDATES = Argument(torch.float64, ("rows", COUNT))
-_EDGE = Argument(torch.float64, ("rows", 1))
 
-
-@compilable(
-    Argument(torch.float32, ("rows", COUNT)),
-    NUMBERS,
-    NUMBERS,
-    Argument(torch.int64, ("rows", 1)),
-    _EDGE,
-    _EDGE._replace(absent=torch.inf),
-    _EDGE,
-    NUMBERS._replace(absent=torch.nan),
-    FLAGS._replace(absent=False),
-)
 def keep(
     values: Tensor,
     inverse: Tensor,
@@ -63,7 +47,6 @@ def keep(
     return y, weights, kept, decided, whole_groups, (decided & whole_groups).all()
 
 
-@compilable(_CANDIDATES, _CANDIDATES, Argument(torch.bool, ("rows", COUNT)), NUMBERS, NUMBERS)
 def amounts(y: Tensor, weights: Tensor, kept: Tensor, log_sum: Tensor, entropy: Tensor) -> tuple[Tensor, Tensor]:
     """(the weights of what is kept, `adaptive.pool.FIGURES`)."""
     weights = weights * kept
@@ -73,12 +56,11 @@ def amounts(y: Tensor, weights: Tensor, kept: Tensor, log_sum: Tensor, entropy: 
     return weights, torch.stack((mass, mass.log() - inner / mass, kept.sum(-1).double(), likeliest, log_sum, entropy))
 
 
-@compilable(_CANDIDATES, Argument(torch.int64, ("rows", COUNT)), NUMBERS)
-def draw_among(weights: Tensor, ids: Tensor, u: Tensor) -> tuple[Tensor]:
+def draw_among(weights: Tensor, ids: Tensor, u: Tensor) -> Tensor:
     """See `adaptive.pool.Pool.draw`."""
     ids, order = ids.sort(dim=-1)
     sums = weights.gather(-1, order).cumsum(-1)
-    return (ids.gather(-1, first_above(sums, u[:, None] * sums[:, -1:]))[:, 0],)
+    return ids.gather(-1, first_above(sums, u[:, None] * sums[:, -1:]))[:, 0]
 
 
 def higher_first(values: Tensor, ids: Tensor) -> Tensor:

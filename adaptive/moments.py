@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Union
 
 import torch
 from torch import Tensor
 
+from adaptive import accelerator
 from adaptive.candidates import COUNT, Candidates, best
-from adaptive.gpu import accelerator
 from adaptive.scratch import scratch
-from adaptive.sums import compiled_moments
 
 if TYPE_CHECKING:
-    from adaptive.gpu.fused import Survey
+    from adaptive.cpu.fused import Survey as SurveyOfCpu
+    from adaptive.gpu.fused import Survey as SurveyOfGpu
 
 CHUNK = 1 << 19
 """About as many logits are worked on at a time on the CPU, and of at least four rows."""
@@ -29,7 +29,7 @@ class Ranked:
 
     logits: Tensor
     best: Candidates
-    survey: Optional["Survey"] = None
+    survey: Union["SurveyOfCpu", "SurveyOfGpu", None] = None
 
     def scaled(self, rows: Tensor | slice, inverse: Tensor, out: Tensor) -> Tensor:
         """(logits - maximum) * inverse of some rows, `[n, vocab]`. inverse: `[n, 1]`, 1 / temperature."""
@@ -82,23 +82,13 @@ class Measured(NamedTuple):
     ahead: tuple[Tensor, Tensor] | None = None
 
 
-def rank_and_measure(
-    logits: Tensor, ahead: Tensor | None = None, ladder: bool = False, foreseen: Tensor | None = None
-) -> Measured:
+def rank_and_measure(logits: Tensor, ahead: Tensor | None = None, ladder: bool = False) -> Measured:
     """Rank logits, and measure them. The hints are those of `adaptive.entropy.measure`."""
     fused = _kernels(logits)
     if fused is not None:
         ranked = fused.rank(logits, ahead, ladder)
         return Measured(ranked, ranked.survey.moments, ranked.survey.columns, ranked.survey.ahead)
     ranked = rank(logits)
-    one_visit = compiled_moments(logits)
-    if one_visit is not None:
-        # One call for both temperatures, so that two threads share the visits of one row.
-        found = one_visit(None, ranked.best.top, foreseen)
-        log_sum, mean, square, cube, h, varentropy, top, maximum, normalizer = found[:, : len(logits)].unbind()
-        then = None if foreseen is None else (found[0, len(logits) :], found[4, len(logits) :])
-        columns = (h, varentropy, top, maximum, normalizer)
-        return Measured(ranked, Moments(log_sum, mean, square, cube), columns, then)
     space = room(logits, 4, len(logits))
     sums = []
     for part in chunks(logits, len(logits)):
@@ -126,9 +116,6 @@ def tempered(
     inverse: `[n]`, of these rows, 1 / temperature. rows: which rows; None means all. dtype: to compute in; the logits'
     own if not given.
     """
-    one_visit = compiled_moments(ranked.logits) if dtype in (None, torch.float32) else None
-    if one_visit is not None:
-        return Moments(*one_visit(rows, ranked.best.top, inverse)[:4].unbind())
     factor = inverse.to(dtype or ranked.logits.dtype)[:, None]
     space = room(factor.new_empty(0, ranked.logits.shape[-1]), order + 2, len(factor))
     sums = []

@@ -20,8 +20,8 @@ from adaptive.moments import Moments, Ranked, chunks, join, room, row_nansums, t
 from adaptive.policies import Columns, Control
 from adaptive.policies.base import LARGEST_INVERSE
 from adaptive.rows import Rows, find_edges
-from adaptive.sums import compiled_shares
 
+_Edges = tuple[Tensor, Tensor | None, Tensor | None, Tensor, Tensor | None]
 _ROUNDING = 1e-4
 """Nats by which the moments of a row, from float32, may be off, and more."""
 FIGURES = ("kept_mass", "final_entropy", "effective", "top_token_prob", "log_sum", "scaled_entropy")
@@ -82,7 +82,7 @@ class Pool:
         """
         if self.ids is None:
             return draw(self.weights, u)
-        return draw_among(self.weights, self.ids, u)[0]
+        return draw_among(self.weights, self.ids, u)
 
     def holds(self, tokens: Tensor) -> Tensor:
         """Which of the tokens `[rows, n]` can be drawn."""
@@ -105,7 +105,7 @@ def pools(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Settin
     if ranked.survey is not None and rows.fused:
         pool: Pool = ranked.survey.pool(rows, setting)
         return [pool] if rows.unfused is None else [pool, whole(ranked, rows, rows.unfused, setting)]
-    if not rows.quick or (rows.flat and _hopeless(ranked, unchanged, rows, setting)):
+    if ranked.survey is not None or not rows.quick or (rows.flat and _hopeless(ranked, unchanged, rows, setting)):
         return [whole(ranked, rows, None, setting)]
     pool, undecided = quick(ranked, unchanged, rows, setting)
     rows.flat = len(undecided) == len(rows.quick)
@@ -185,7 +185,7 @@ def _hopeless(ranked: Ranked, unchanged: Moments | None, rows: Rows, setting: Se
     return bool(kept[:, -1].all())
 
 
-def _edges(everything: bool, rows: Rows, setting: Setting) -> tuple[Tensor | None, ...]:
+def _edges(everything: bool, rows: Rows, setting: Setting) -> _Edges:
     """Where max_surprisal, top_k, top_p and min_p end, as `keep` takes it. everything: nothing lies beyond the
     candidates."""
     last, mass, share, lowest = rows.edges if setting.columns is rows.filters else find_edges(setting.columns, rows)
@@ -203,7 +203,6 @@ def whole(ranked: Ranked, rows: Rows, chosen: list[int] | Tensor | None, setting
     space = room(z, 6, len(factor))
     weights = z.new_empty(len(factor), z.shape[-1])
     figures, free = [], []
-    one_visit = compiled_shares(z)
     for portion in portions:
         members = portion if index is None else index[portion]
         here = space[:, : len(factor[portion])]
@@ -212,12 +211,8 @@ def whole(ranked: Ranked, rows: Rows, chosen: list[int] | Tensor | None, setting
         best = ranked.best.ids[members]
         filtered = _filter(y, p, best, members, rows, setting, here[2])
         free.append(torch.full_like(factor[portion][:, 0], not filtered, dtype=torch.bool))
-        if one_visit is None:
-            sums = _sum(p, y, filtered, here)
-            weights[portion] = here[3 if filtered else 0]
-        else:
-            sums = one_visit(p, y, here[2])[0]
-            torch.mul(p, here[2], out=weights[portion])
+        sums = _sum(p, y, filtered, here)
+        weights[portion] = here[3 if filtered else 0]
         figures.append(_figures(sums, p.gather(-1, best[:, :1])[:, 0]))
     return Pool(index, None, weights, None, join(figures, -1), open=join(free))
 
@@ -263,8 +258,10 @@ def _filter(
 
 
 def _sum(p: Tensor, y: Tensor, filtered: bool, here: Tensor) -> Tensor:
-    """What `adaptive.sums` gives of rows, in plain torch. here: room for five results of their size: p, p y, what is
-    kept, and of that p and p y. The first and the third are there; the last two are made if something is filtered."""
+    """Sums of rows, float64 `[6, rows]`: of p, p y, how many are kept, of these p and p y, and the largest p of these.
+
+    here: room for five results of their size: p, p y, what is kept, and of that p and p y. The first and the third are
+    there; the last two are made if something is filtered."""
     torch.mul(p, y, out=here[1])
     weights, used = p, here[:3]
     if filtered:

@@ -145,16 +145,13 @@ class Rows:
         self.plain = all(s.policy in (Fixed(1.0), Greedy()) for s in self.settings)
         self.edges = find_edges(self.filters, self)
         self.shown = shown(self.filters)
-        # What can be found with a row's statistics: what is known of its temperature before; foreseen: 1 and that, if
-        # it is known of all rows and all need it.
+        # What is known of a row's temperature before anything is measured.
         known = [isinstance(s.policy, Fixed) for s in self.settings]
         inverses = [
             min(1 / s.policy.temperature, LARGEST_INVERSE) if isinstance(s.policy, Fixed) else float("nan")
             for s in self.settings
         ]
         self.ahead = self._column(inverses, torch.float64) if any(known) else None
-        needed = all(known) and not self.slow and not self.plain
-        self.foreseen = self._column([*[1.0] * len(self), *inverses], torch.float64) if needed else None
         self.absent = torch.full((len(self.settings),), torch.nan, dtype=torch.float64, device=self.device)
         self.seeks = any(group.kind.seeks for group in self.groups)
 

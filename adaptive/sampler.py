@@ -14,7 +14,7 @@ from adaptive.calls import absorb, decide, reshape
 from adaptive.draw import uniform
 from adaptive.entropy import LOWEST_LOG_PROBABILITY, Statistics, measure, row_sum
 from adaptive.filters import CHAIN, Filters
-from adaptive.info import GIVEN, Report, fault_of, field, pack, shown
+from adaptive.info import Report, fault_of, field, pack, shown
 from adaptive.moments import Ranked, chunks, rank
 from adaptive.parameters import ParameterError
 from adaptive.policies import Columns, Control, Fixed, Outcome
@@ -135,7 +135,7 @@ def step(logits: Tensor, rows: Rows, masks: Masks | None = None, tokens: Tensor 
 
 def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     """Steps 1 to 6 up to the draw."""
-    statistics = measure(logits, rows.ahead, rows.seeks, None if rows.flat else rows.foreseen)
+    statistics = measure(logits, rows.ahead, rows.seeks)
     z, constraint_mass = _change(statistics, rows, masks)
     untouched = z is statistics.logits
     changed = statistics.source if untouched else rank(z)
@@ -193,9 +193,8 @@ def _packed(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool) -> Tensor:
         "infeasible": None if control.infeasible is None else control.infeasible.double(),
         "constraint_mass": shaped.constraint_mass,
     }
-    given |= filters
     untouched = shaped.ranked is statistics.source
-    (packed,) = pack(
+    packed = pack(
         statistics.best,
         tokens,
         logit,
@@ -207,7 +206,7 @@ def _packed(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool) -> Tensor:
         setting.inverse,
         shaped.figures["log_sum"],
         shaped.figures["kept_mass"].log(),
-        *[given[name] for name in GIVEN],
+        given | filters,
     )
     if not drawn or shaped.reshaped is not None:
         field(packed, "filtered_logprob").copy_(shaped.logprob(ids, drawn)[:, 0])

@@ -5,8 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adaptive.candidates import COUNT
-from adaptive.compiled import FLAGS, NUMBERS, Argument, compilable
 from adaptive.entropy import LOWEST_LOG_PROBABILITY, Statistics
 from adaptive.moments import Moments, tempered
 
@@ -108,10 +106,6 @@ def _measured(
     return before.index_copy(1, places, new)
 
 
-_FOUR = Argument(torch.float64, (4, "rows"))
-
-
-@compilable(_FOUR, *[NUMBERS] * 2, _FOUR, *[NUMBERS] * 3, Argument(torch.float64, ()), *[NUMBERS] * 4, *[FLAGS] * 4)
 def _advance(
     moments: Tensor,
     inverse: Tensor,
@@ -182,10 +176,9 @@ def _forecast(statistics: Statistics, target: Tensor, bottom: Tensor, top: Tenso
     best, moments = statistics.best, statistics.moments
     if best.shape[-1] == 1:  # on a GPU without kernels
         return torch.zeros_like(target).clamp(bottom, top)
-    return _forecast_from(best, *moments[:3], target, bottom, top, _GRID)[0]
+    return _forecast_from(best, *moments[:3], target, bottom, top)
 
 
-@compilable(Argument(torch.float32, ("rows", COUNT)), *[NUMBERS] * 6, Argument(torch.float64, (len(_GRID),)))
 def _forecast_from(
     best: Tensor,
     log_sum: Tensor,
@@ -194,9 +187,8 @@ def _forecast_from(
     target: Tensor,
     bottom: Tensor,
     top: Tensor,
-    grid: Tensor,
-) -> tuple[Tensor]:
-    """The same of the most likely logits, in falling order, and moments. grid: see `_GRID`.
+) -> Tensor:
+    """The same of the most likely logits, in falling order, and moments.
 
     The most likely tokens are taken as they are. How far the others lie below the last of these is taken to follow a
     gamma distribution, whose mass, mean and variance at T = 1 are what those leave.
@@ -211,7 +203,7 @@ def _forecast_from(
     mean_depth = ((last - mean - sum_1) / rest).clamp_min_(1e-3)
     square_depth = (square - last * (2.0 * mean - last) - sum_2) / rest
     rate = mean_depth / (square_depth - mean_depth.square()).clamp_min_(1e-3)
-    u = bottom[:, None] + (top - bottom)[:, None] * grid
+    u = bottom[:, None] + (top - bottom)[:, None] * _GRID
     inverse = (-u).exp_().to(y.dtype)
     weights = (inverse[..., None] * y[:, None]).exp_()
     faster = ((inverse - 1.0 + rate) / rate).clamp_min_(0.05)
@@ -220,7 +212,7 @@ def _forecast_from(
     inner = weights.mul_(y[:, None]).sum(-1).add_(mass * (last - mean_depth / faster))
     h = total.log() - inverse * inner / total
     place = (h < target[:, None]).sum(-1, keepdim=True)
-    there = torch.cat([place - 1, place], -1).clamp_(0, len(grid) - 1)
+    there = torch.cat([place - 1, place], -1).clamp_(0, len(_GRID) - 1)
     (u0, u1), (h0, h1) = u.gather(-1, there).unbind(-1), h.gather(-1, there).log_().unbind(-1)
     u = u0 + (u1 - u0) * ((target.log() - h0) / (h1 - h0)).nan_to_num_(0.0, 0.0, 0.0)
-    return (torch.minimum(torch.maximum(u.nan_to_num_(0.0), bottom), top),)
+    return torch.minimum(torch.maximum(u.nan_to_num_(0.0), bottom), top)

@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import adaptive
 from adaptive import Filters, Fixed, Rows, RowSettings, TargetEntropy
-from adaptive.gpu.accelerator import replayed_step
+from adaptive.accelerator import replayed_step
 from server.engine.model import Model, Piece
 
 PROMPT = 32

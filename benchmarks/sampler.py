@@ -29,7 +29,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from adaptive import Filters, Fixed, Policy, Rows, RowSettings, TargetEntropy, compile_for, step
+from adaptive import Filters, Fixed, Policy, Rows, RowSettings, TargetEntropy, compile_sampler, step
 from benchmarks.machine import processor, ratio, spread
 
 TEMPERATURE, TARGET = 0.8, 2.0
@@ -177,8 +177,8 @@ def main() -> None:
         for kind in SPREADS
         for chain in CHAINS
     ]
-    for vocab in given.vocab if given.compile else ():
-        compile_for(vocab)
+    if given.compile:
+        compile_sampler()
     with torch.inference_mode():
         for case in cases:
             lines.append(line(case, measure(case, given.turns)))

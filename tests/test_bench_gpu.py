@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adaptive.gpu import accelerator
+from adaptive import accelerator
 from tests.interpreted import fused
 
 from benchmarks import attention, gpu  # isort: skip  # after the kernels, which it would define for a compiler

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from adaptive.candidates import Candidates
 from adaptive.filters import Filters
+from adaptive.floors import Floored
 from adaptive.gpu.kernels import dice, draw, leading, search, survey
 from adaptive.info import WIDTH
 from adaptive.moments import Moments, Ranked
 from adaptive.moments import rank_and_measure as moments_on_cpu
 from adaptive.policies import Control
-from adaptive.pool import FIGURES, Pool, Setting, whole
+from adaptive.pool import FIGURES, Setting, whole
 from adaptive.rows import Rows, RowSettings
 
 BLOCK = 32
@@ -155,7 +156,8 @@ class Survey:
             )  # fmt: skip
         return Fused(
             index=None, ids=self.table, weights=self.logits, kept=None, figures=figures,
-            survey=self, setting=setting, temperatures=temperatures, bounds=bounds, limits=limits, space=space,
+            setting=setting, temperatures=temperatures, top=self.found[survey.MAXIMUM.value],
+            best=self.found[survey.BEST.value], bounds=bounds, limits=limits, survey=self, space=space,
         )  # fmt: skip
 
     @property
@@ -187,16 +189,11 @@ class Survey:
 
 
 @dataclass(slots=True, kw_only=True)
-class Fused(Pool):
-    """A pool of all rows that is two numbers a row: the lowest logit that is left, and of the tokens with just that
-    logit the first id. weights: the logits. bounds, limits, space: see `kernels.leading`. larger: how many logits are
-    larger than the drawn token's, once there is one."""
+class Fused(Floored):
+    """What kernels left. bounds, limits, space: see `kernels.leading`. larger: how many logits are larger than the
+    drawn token's, once there is one."""
 
     survey: Survey
-    setting: Setting
-    temperatures: Tensor
-    bounds: Tensor
-    limits: Tensor
     space: Tensor
     larger: Tensor | None = None
 
@@ -217,31 +214,6 @@ class Fused(Pool):
         )  # fmt: skip
         self.larger, self.packed = drawn[1], packed
         return drawn[0]
-
-    def holds(self, tokens: Tensor) -> Tensor:
-        return self._held(self.survey.logits.gather(-1, tokens), tokens)
-
-    def probabilities(self, vocab: int) -> Tensor:
-        ids = torch.arange(vocab, device=self.temperatures.device)[None]
-        held = self._held(self.survey.logits, ids)
-        p = self._y(self.survey.logits).exp() * held
-        return (p / p.sum(-1, keepdim=True)).to(self.weights.dtype)
-
-    def _y(self, logits: Tensor) -> Tensor:
-        top = self.survey.found[survey.MAXIMUM.value].float()[:, None]
-        return (logits - top) * self.setting.inverse.float()[:, None]
-
-    def _held(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """Which tokens `[rows, n]` are left; as `kernels.leading` has it."""
-        z, y = logits + 0.0, self._y(logits).double()
-        bits = z.view(torch.int32)
-        key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-        floor, edge = self.bounds[0][:, None], self.bounds[1][:, None]
-        least, lowest = self.limits[0][:, None], self.limits[1][:, None]
-        likely = ((y >= least) & (y >= lowest)) | (y == 0)
-        held = (z > -torch.inf) & likely & ((key > floor) | ((key == floor) & (ids >= edge)))
-        best = self.survey.found[survey.BEST.value][:, None]
-        return torch.where(self.temperatures[:, None] == 0, ids == best, held)
 
 
 def rank(logits: Tensor, ahead: Tensor | None = None, ladder: bool = False) -> Ranked:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import adaptive
 from adaptive import Choice, Report, Rows, SamplingInfo
-from adaptive.gpu.accelerator import replayed_step
+from adaptive.accelerator import replayed_step
 from server.engine.generation import Generation, Stage
 from server.engine.masks import masks
 from server.engine.model import Model

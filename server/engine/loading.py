@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from adaptive import CannotCompile, compile_for
+from adaptive import CannotCompile, compile_sampler
 from server.engine.compiled import CompiledLean, suits
 from server.engine.lean import lean
 from server.engine.linear import make_invariant
@@ -31,7 +31,7 @@ class RefusedModel(Exception):
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """What to load. name: "embedded", a folder, or a hub name. trust_remote_code runs code that comes with it.
-    compile: the sampler (`adaptive.compile_for`) and a lean forward (`CompiledLean`), on the CPU."""
+    compile: the sampler (`adaptive.compile_sampler`) and a lean forward (`CompiledLean`), on the CPU."""
 
     name: str = "embedded"
     revision: str | None = None
@@ -114,8 +114,8 @@ def _prepare(model: Model, compiles: bool) -> None:
         _log.info("forward: %s; linear layers: %s", "transformers' own" if plain is None else "lean", way)
     if compiles:
         begin = time.monotonic()
-        compile_for(model.vocab_size)
-        _log.info("the sampler is compiled for %d logits a row, in %.1f s", model.vocab_size, time.monotonic() - begin)
+        compile_sampler()
+        _log.info("sampler: compiled, in %.1f s", time.monotonic() - begin)
 
 
 def _graphs(model: Model) -> Any:

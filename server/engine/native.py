@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from adaptive import CannotCompile
+from adaptive.cpu.library import build
 
-_SOURCE = Path(__file__).with_suffix(".cpp")
 KINDS = (torch.float32, torch.bfloat16, torch.float16)
 """What weights, and keys and values, may be."""
 
@@ -59,21 +58,9 @@ _SIGNATURES: dict[str, list[Any]] = {
 
 @cache
 def library() -> Any:
-    """The functions. It takes some seconds once, as torch keeps on disk what it has compiled.
-
-    CannotCompile if there is no C++ compiler or it fails.
-    """
-    try:
-        # Imported here: it takes seconds, and torch promises nothing of it.
-        from torch._inductor.codecache import CppCodeCache
-
-        made = CppCodeCache.load(_SOURCE.read_text())
-    except Exception as fault:  # the compiler raises many kinds, or has gone
-        raise CannotCompile(f"{type(fault).__name__}: {fault}") from fault
+    """The functions. CannotCompile as `adaptive.cpu.library.build`."""
+    made = build(Path(__file__).with_suffix(".cpp"), _SIGNATURES)
     made.panel.restype = c_int64
-    for name, arguments in _SIGNATURES.items():
-        function = getattr(made, name)
-        function.argtypes, function.restype = arguments, None
     return made
 
 

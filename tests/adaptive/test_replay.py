@@ -3,8 +3,18 @@
 import pytest
 import torch
 
-from adaptive import EntropyFeedback, Filters, Fixed, Mirostat, Penalties, Rows, RowSettings, TargetEntropy, step
-from adaptive.gpu import accelerator
+from adaptive import (
+    EntropyFeedback,
+    Filters,
+    Fixed,
+    Mirostat,
+    Penalties,
+    Rows,
+    RowSettings,
+    TargetEntropy,
+    accelerator,
+    step,
+)
 from adaptive.sampler import Masks
 from tests.interpreted import fused, replay
 

@@ -136,7 +136,7 @@ def loaded(tmp_path_factory):
         return load(ModelSource(str(where), dtype=dtype, compile=compiled))[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "compile_for", lambda vocab: None)
+        patch.setattr(loading, "compile_sampler", lambda: None)
         yield load_one
 
 

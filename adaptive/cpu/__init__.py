@@ -1,0 +1,1 @@
+"""The sampler as machine code for the processor."""

@@ -1,0 +1,732 @@
+// The sampler on the CPU, from logits to report: see fused.py, which has it compiled.
+//
+// A row is worked on by one thread, in an order that depends on nothing but the row, so that its bits are the same in
+// any company. Logits are float32, `[rows, vocab]`; sums over whole rows are float64, of blocks that are summed in
+// float32.
+
+#include <ATen/cpu/vec/vec.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+using Vec = at::vec::Vectorized<float>;
+using Wide = at::vec::Vectorized<double>;
+
+namespace {
+
+constexpr int64_t LANES = Vec::size();
+constexpr int64_t BLOCK = 64;           // Tokens whose maximum is known, and of what is left the mass.
+constexpr int64_t BINS = 1024;          // Of logits, among which top_k and top_p end.
+constexpr int64_t WORTH = 1 << 15;      // Logits that take longer to visit than a thread to wake.
+constexpr int64_t SMALL = 2048;         // A vocabulary with which float64 costs nothing.
+constexpr double DEEPEST = 70;          // e to what lies deeper adds nothing to a sum of at least 1.
+constexpr double DEEPEST_WIDE = 700;    // The same in float64.
+constexpr double LEAST_INVERSE = 1e-9;  // Below it float32 has no room for the cube of a logit.
+constexpr double LARGEST_INVERSE = 1e12;
+constexpr double INFINITE = std::numeric_limits<double>::infinity(), ABSENT = std::numeric_limits<double>::quiet_NaN();
+constexpr float LOWEST = std::numeric_limits<float>::lowest();
+
+// What is known of a row before anything is decided. ahead: at a temperature that was known before.
+struct Found {
+  double maximum, best, entropy, varentropy, top_prob, normalizer, log_sum, mean, square, cube, ahead_log_sum,
+      ahead_entropy;
+};
+
+// Logits, and room for what is found of them. maxima: of each block, `[rows, blocks]`.
+struct Batch {
+  const float* logits;
+  Found* found;
+  float* maxima;
+  int64_t rows, vocab;
+  int threads;
+};
+
+// What is asked for, `[rows]`; NaN where off or not known. log_sums, entropies, surprisal, saturated, infeasible may be
+// none: see Control in adaptive/policies/base.py.
+struct Asked {
+  const double *temperatures, *log_sums, *entropies, *top_k, *top_p, *min_p, *surprisal, *saturated, *infeasible;
+};
+
+// What is left of rows. figures: FIGURES of adaptive/pool.py, `[6, rows]`; bounds, limits: see adaptive/floors.py,
+// `[2, rows]` each; masses: of what is left of each block, `[rows, blocks]`.
+struct Left {
+  double* figures;
+  int64_t* bounds;
+  double *limits, *masses;
+};
+
+// The record of a row: SamplingInfo of adaptive/info.py but for its state.
+struct Record {
+  double token, fault, original_entropy, final_entropy, effective_vocab_size, original_vocab_size, top_token_prob,
+      temperature, top_k, top_p, min_p, varentropy, scaled_entropy, original_top_prob, kept_mass, saturated, infeasible,
+      constraint_mass, logprob, filtered_logprob, rank;
+};
+
+int64_t blocks_of(int64_t vocab) { return (vocab + BLOCK - 1) / BLOCK; }
+
+// A row in whole blocks: the last one is filled up with impossible tokens.
+class Row {
+ public:
+  Row(const Batch& batch, int64_t row)
+      : vocab(batch.vocab),
+        count(blocks_of(vocab)),
+        maxima(batch.maxima + row * count),
+        logits_(batch.logits + row * vocab),
+        full_(vocab / BLOCK) {
+    std::fill(rest_, rest_ + BLOCK, -std::numeric_limits<float>::infinity());
+    std::copy(logits_ + full_ * BLOCK, logits_ + vocab, rest_);
+  }
+  const float* block(int64_t number) const { return number < full_ ? logits_ + number * BLOCK : rest_; }
+  float logit(int64_t token) const { return logits_[token]; }
+
+  const int64_t vocab, count;
+  float* const maxima;
+
+ private:
+  const float* const logits_;
+  const int64_t full_;
+  float rest_[BLOCK];
+};
+
+template <typename F>
+void each(int64_t count, const Batch& batch, const F& body) {
+#pragma omp parallel for num_threads(batch.threads) schedule(dynamic) if (count > 1 && count * batch.vocab > WORTH)
+  for (int64_t one = 0; one < count; one++) body(one);
+}
+
+// As torch has it, to the last bit.
+double log(double x) {
+  double lanes[Wide::size()];
+  Wide(x).log().store(lanes);
+  return lanes[0];
+}
+
+double inverse_of(double temperature) { return temperature == 0 ? 1 : std::min(1 / temperature, LARGEST_INVERSE); }
+
+// exp(y / T) for logits y less their maximum, from `lowest` on.
+struct Scale {
+  explicit Scale(double inverse)
+      : factor(inverse * M_LOG2E),
+        high(static_cast<float>(factor)),
+        low(static_cast<float>(factor - static_cast<float>(factor))),
+        lowest(static_cast<float>(-DEEPEST / inverse)) {}
+  const double factor;
+  const Vec high, low;
+  const float lowest;
+
+  // As 2^whole 2^part. The product is never rounded: part is as exact where y is deep. Off by 2 units in the last
+  // place.
+  Vec exp(const Vec& y) const {
+    const Vec shifter(12582912.0f);  // 1.5 * 2^23: the sum has the whole part in its lowest bits
+    const Vec shifted = at::vec::fmadd(y, high, shifter), whole = shifted - shifter;
+    const Vec part = at::vec::fmadd(y, low, at::vec::fmsub(y, high, whole));
+    Vec power(0.00015353360504377633f);  // least squares, weighted until the largest relative error was least: 2e-9
+    for (const float next : {0.0013398875016719103f, 0.00961843691766262f, 0.055503323674201965f, 0.24022647738456726f,
+                             0.6931471824645996f, 1.0f})
+      power = at::vec::fmadd(power, part, Vec(next));
+    at::vec::Vectorized<int32_t> bits, exponent;
+    std::memcpy(&bits, &power, sizeof bits);
+    std::memcpy(&exponent, &shifted, sizeof exponent);
+    bits = bits + (exponent << at::vec::Vectorized<int32_t>(23));
+    std::memcpy(&power, &bits, sizeof bits);
+    return power;
+  }
+};
+
+float sum(const Vec& lanes) { return at::vec::VecReduceAllSIMD<float, std::plus<Vec>>::apply(std::plus<Vec>(), lanes); }
+
+float largest(const Vec& lanes) {
+  auto larger = [](const Vec& one, const Vec& other) { return at::vec::maximum(one, other); };
+  return at::vec::VecReduceAllSIMD<float, decltype(larger)>::apply(larger, lanes);
+}
+
+// Sums of p, p y, p y y and p y y y over a row, p = exp(y / T), y = logit - maximum; as far as they were asked for.
+struct Sums {
+  double total = 0, mean = 0, square = 0, cube = 0;
+};
+
+template <int ORDER>
+Sums visit_quickly(const Row& row, float top, double inverse) {
+  const Scale scale(inverse);
+  double lanes[ORDER + 1][LANES] = {};
+  for (int64_t number = 0; number < row.count; number++) {
+    if (row.maxima[number] - top < scale.lowest) continue;
+    const float* const z = row.block(number);
+    Vec sums[ORDER + 1];
+    for (Vec& one : sums) one = Vec(0);
+    for (int64_t i = 0; i < BLOCK; i += LANES) {
+      const Vec y = at::vec::clamp_min(Vec::loadu(z + i) - Vec(top), Vec(scale.lowest));
+      Vec power = scale.exp(y);
+      sums[0] = sums[0] + power;
+      for (int order = 1; order <= ORDER; order++) {
+        power = power * y;
+        sums[order] = sums[order] + power;
+      }
+    }
+    for (int order = 0; order <= ORDER; order++) {
+      float block[LANES];
+      sums[order].store(block);
+      for (int64_t lane = 0; lane < LANES; lane++) lanes[order][lane] += block[lane];
+    }
+  }
+  double found[4] = {};
+  for (int order = 0; order <= ORDER; order++)
+    for (const double lane : lanes[order]) found[order] += lane;
+  return {found[0], found[1], found[2], found[3]};
+}
+
+Sums visit_precisely(const Row& row, float top, double inverse) {
+  const double lowest = -DEEPEST_WIDE / inverse;
+  Wide sums[4];
+  for (Wide& one : sums) one = Wide(0);
+  for (int64_t number = 0; number < row.count; number++) {
+    if (row.maxima[number] - static_cast<double>(top) < lowest) continue;
+    const float* const z = row.block(number);
+    for (int64_t i = 0; i < BLOCK; i += Wide::size()) {
+      double wide[Wide::size()];
+      for (int lane = 0; lane < Wide::size(); lane++) wide[lane] = static_cast<double>(z[i + lane]) - top;
+      const Wide y = at::vec::clamp_min(Wide::loadu(wide), Wide(lowest));
+      Wide power = (y * Wide(inverse)).exp();
+      for (Wide& one : sums) {
+        one = one + power;
+        power = power * y;
+      }
+    }
+  }
+  double found[4] = {};
+  for (int order = 0; order < 4; order++) {
+    double lanes[Wide::size()];
+    sums[order].store(lanes);
+    for (const double lane : lanes) found[order] += lane;
+  }
+  return {found[0], found[1], found[2], found[3]};
+}
+
+template <int ORDER>
+Sums visit(const Row& row, float top, double inverse, bool precise = false) {
+  return precise || inverse < LEAST_INVERSE ? visit_precisely(row, top, inverse)
+                                            : visit_quickly<ORDER>(row, top, inverse);
+}
+
+double entropy_of(const Sums& sums, double inverse) {
+  return std::max(std::log(sums.total) - inverse * sums.mean / sums.total, 0.0);
+}
+
+void survey_row(const Batch& batch, const double* ahead, int64_t number) {
+  const Row row(batch, number);
+  Vec peaks(-std::numeric_limits<float>::infinity());
+  for (int64_t b = 0; b < row.count; b++) {
+    const float* const z = row.block(b);
+    Vec peak = Vec::loadu(z);
+    for (int64_t i = LANES; i < BLOCK; i += LANES) peak = at::vec::maximum(peak, Vec::loadu(z + i));
+    peaks = at::vec::maximum(peaks, peak);
+    row.maxima[b] = largest(peak);
+  }
+  const float top = largest(peaks);
+  Found& found = batch.found[number];
+  std::fill_n(&found.maximum, sizeof(Found) / sizeof(double), ABSENT);
+  found.maximum = top;
+  found.best = 0;
+  if (!std::isfinite(top)) return;  // no distribution
+  const int64_t block = std::find(row.maxima, row.maxima + row.count, top) - row.maxima;
+  const float* const z = row.block(block);
+  found.best = static_cast<double>(block * BLOCK + (std::find(z, z + BLOCK, top) - z));
+  const Sums sums = visit<3>(row, top, 1);
+  found.log_sum = std::log(sums.total);
+  found.mean = sums.mean / sums.total;
+  found.square = sums.square / sums.total;
+  found.cube = sums.cube / sums.total;
+  found.entropy = entropy_of(sums, 1);
+  found.varentropy = std::max(found.square - found.mean * found.mean, 0.0);
+  found.top_prob = 1 / sums.total;
+  found.normalizer = found.maximum + found.log_sum;
+  if (ahead && std::isfinite(ahead[number])) {
+    const Sums then = ahead[number] == 1 ? sums : visit<1>(row, top, ahead[number]);
+    found.ahead_log_sum = std::log(then.total);
+    found.ahead_entropy = entropy_of(then, ahead[number]);
+  }
+}
+
+// y / T of softmax(y / T): the logarithm of the sum of its exp, its mean, and the means of its powers.
+struct Moments {
+  Moments(const Sums& sums, double inverse)
+      : log_sum(std::log(sums.total)),
+        mean(inverse * sums.mean / sums.total),
+        square(inverse * inverse * sums.square / sums.total),
+        cube(inverse * inverse * inverse * sums.cube / sums.total) {}
+  explicit Moments(const Found& found)
+      : log_sum(found.log_sum), mean(found.mean), square(found.square), cube(found.cube) {}
+  double log_sum, mean, square, cube;
+};
+
+int64_t count_of(const Row& row, float least) {
+  int64_t count = 0;
+  for (int64_t token = 0; token < row.vocab; token++) count += row.logit(token) >= least;
+  return count;
+}
+
+// What a search finds, `[members]` each: see Control in adaptive/policies/base.py.
+struct Control {
+  double *temperatures, *saturated, *infeasible, *log_sums, *entropies;
+};
+
+// The temperature of the target entropy: Halley's iteration on ln H over u = ln T, within a bracket that shrinks, as
+// adaptive/search.py has it.
+void search_row(const Batch& batch, int64_t number, double target, double coldest, double hottest, const Control& out,
+                int64_t member) {
+  const Row row(batch, number);
+  const Found& found = batch.found[number];
+  const double bottom = std::log(coldest), ceiling = std::log(hottest);
+  const float top = static_cast<float>(found.maximum);
+  double u = std::min(std::max(0.0, bottom), ceiling), low = bottom, high = ceiling, log_sum = ABSENT, h = ABSENT;
+  bool precise = row.vocab < SMALL, tried_low = false, tried_high = false, beyond = false, known = u == 0 && !precise;
+  for (int round = 0; round < 50 && std::isfinite(top); round++) {
+    const double inverse = std::exp(-u);
+    const Moments at = known ? Moments(found) : Moments(visit<3>(row, top, inverse, precise), inverse);
+    known = false;
+    log_sum = at.log_sum;
+    h = std::max(at.log_sum - at.mean, 0.0);
+    const double slope = std::max(at.square - at.mean * at.mean, 0.0);
+    const double third = at.cube - at.mean * (3 * at.square - 2 * at.mean * at.mean), bend = -2 * slope - third;
+    const double near = precise ? 1e-9 : 1e-7, error = target - h;
+    const bool cold = u <= bottom, hot = u >= ceiling;
+    beyond = (hot && error > near) || (cold && error < -near);
+    const bool there = beyond || !(std::abs(error) > near);
+    (error > 0 ? low : high) = u;
+    tried_low |= cold;
+    tried_high |= hot;
+    const double steep = std::max(slope, 1e-300), newton = std::log(target / h) * h / steep;
+    const double straight = 1 + newton / 2 * (bend / steep - slope / h);
+    // h = 0 gives no step, and a target of 0 none downwards: both leave the bracket.
+    const double step = h > 0 ? newton / (straight == straight ? std::min(std::max(straight, 0.5), 2.0) : 1) : INFINITE;
+    const double goal = u + step;
+    const bool inside = goal > low && goal < high;
+    // What a small step of Halley's leaves is of the order of error times its square, and need not be measured.
+    const bool small = inside && std::abs(step) < 1e-2 && std::abs(error * step * step) < near;
+    double next = goal;
+    if (there)
+      next = u;
+    else if (!inside)  // a bound that is still untried, or else half of what is left
+      next = goal <= low && !tried_low ? bottom : goal >= high && !tried_high ? ceiling : (low + high) / 2;
+    // What was measured a step before is carried on to it.
+    const double moved = next - u, change = std::exp(-moved) - 1;
+    u = next;
+    log_sum += change * (log_sum - h + change / 2 * (slope + change / 3 * third));
+    h = std::max(h + moved * (slope + moved / 2 * bend), 0.0);
+    if (!there && !small) continue;
+    // Where float32 may miss a millionth of a nat, or that would show in the temperature.
+    const bool trusted = (target <= 5 && slope >= 0.05 && slope <= 16) || (beyond && std::abs(error) > 1e-5);
+    if (precise || trusted) break;
+    precise = true;
+    low = bottom;
+    high = ceiling;
+    tried_low = tried_high = false;
+  }
+  out.temperatures[member] = std::exp(u);
+  out.saturated[member] = beyond;
+  // The ends, neither of which is reached: T -> 0 leaves the ties at the top, T -> inf all that is possible.
+  out.infeasible[member] = beyond && (target <= std::log(static_cast<double>(count_of(row, top))) ||
+                                      target >= std::log(static_cast<double>(count_of(row, LOWEST))));
+  out.log_sums[member] = log_sum;
+  out.entropies[member] = h;
+}
+
+// The integer of a logit that is in the same order.
+int64_t key_of(float z) {
+  int32_t bits;
+  z += 0.0f;  // no -0
+  std::memcpy(&bits, &z, sizeof bits);
+  return bits ^ ((bits >> 31) & 0x7FFFFFFF);
+}
+
+float logit_of(int64_t key) {
+  int32_t bits = static_cast<int32_t>(key);
+  bits ^= (bits >> 31) & 0x7FFFFFFF;
+  float z;
+  std::memcpy(&z, &bits, sizeof z);
+  return z;
+}
+
+float at_least(double value) {  // the lowest float that is
+  const float near = static_cast<float>(value);
+  return near < value ? std::nextafter(near, std::numeric_limits<float>::infinity()) : near;
+}
+
+// What is left: of tokens whose y / T is at least `limit` those above a floor, and of those at it the ids from `edge`
+// on.
+struct Kept {
+  float floor = LOWEST, limit = LOWEST;
+  int64_t edge = 0;
+};
+
+// Weights exp(y / T) of what is left of a row.
+class Weights {
+ public:
+  Weights(const Row& row, float top, double inverse, const Kept& kept)
+      : row_(row), kept_(kept), scale_(inverse), top_(top), inverse_(static_cast<float>(inverse)) {}
+
+  // Of one block: `take(i, y, weight, left)` for its tokens from the i-th on; left: a mask. Whether it has any.
+  template <typename F>
+  bool block(int64_t number, const F& take) const {
+    if (row_.maxima[number] < kept_.floor || (row_.maxima[number] - top_) * inverse_ < kept_.limit) return false;
+    const float* z = row_.block(number);
+    float copy[BLOCK];
+    if (kept_.edge > number * BLOCK) {
+      for (int64_t i = 0; i < BLOCK; i++)
+        copy[i] =
+            z[i] == kept_.floor && number * BLOCK + i < kept_.edge ? -std::numeric_limits<float>::infinity() : z[i];
+      z = copy;
+    }
+    for (int64_t i = 0; i < BLOCK; i += LANES) {
+      const Vec logits = Vec::loadu(z + i), y = logits - Vec(top_);
+      const Vec left = (logits >= Vec(kept_.floor)) & (y * Vec(inverse_) >= Vec(kept_.limit));
+      const Vec deep = at::vec::clamp_min(y, Vec(scale_.lowest));
+      take(i, deep, scale_.exp(deep) & left, left);
+    }
+    return true;
+  }
+
+ private:
+  const Row& row_;
+  const Kept& kept_;
+  const Scale scale_;
+  const float top_, inverse_;
+};
+
+// Where top_k or top_p ends: the lowest logit that it keeps, what the tokens above it weigh and each with just it, and
+// who these are.
+struct End {
+  float floor = LOWEST;
+  double above = 0, weight = 0;
+  std::vector<int64_t> ties;
+};
+
+// The logits of a row from `cut` on, in bins from the largest down; tokens whose y / T is less than `limit` do not
+// count.
+class Histogram {
+ public:
+  Histogram(const Row& row, float top, double inverse, float cut, float limit)
+      : row_(row),
+        scale_(inverse),
+        top_(top),
+        inverse_(static_cast<float>(inverse)),
+        cut_(cut),
+        limit_(limit),
+        bins_(BINS + 1) {
+    // Where there is no cut, what is DEEPEST shares the last bin.
+    const double depth = cut > LOWEST ? static_cast<double>(top) - cut : DEEPEST / inverse;
+    steps_ = static_cast<float>(depth > 0 ? std::min((BINS - 1) / depth, 1e30) : 0);
+    for (int64_t number = 0; number < row.count; number++) {
+      if (row.maxima[number] < cut) continue;
+      for (int64_t i = 0; i < BLOCK; i += LANES) {
+        const Vec z = Vec::loadu(row.block(number) + i);
+        int32_t bins[LANES];
+        float weights[LANES];
+        at::vec::convert_to_int_of_same_size(bins_of(z)).store(bins);
+        scale_.exp(at::vec::clamp_min(z - Vec(top), Vec(scale_.lowest))).store(weights);
+        for (int64_t lane = 0; lane < LANES; lane++) {
+          Bin& bin = bins_[bins[lane]];
+          bin.mass += weights[lane];
+          bin.count++;
+        }
+      }
+    }
+  }
+
+  // What all of its tokens weigh.
+  double mass() const {
+    double sum = 0;
+    for (int64_t bin = 0; bin < BINS; bin++) sum += bins_[bin].mass;
+    return sum;
+  }
+
+  // Where its tokens from `least` on reach a goal, in number or in mass; the last of them if they never do.
+  End end(double goal, bool by_mass, float least = LOWEST) const {
+    Bin sum, before;
+    int64_t last = 0;
+    for (int64_t bin = 0; bin < BINS && (by_mass ? sum.mass : static_cast<double>(sum.count)) < goal; bin++) {
+      if (bins_[bin].count == 0) continue;
+      before = sum;
+      sum.mass += bins_[bin].mass;
+      sum.count += bins_[bin].count;
+      last = bin;
+    }
+    std::vector<Member> members = members_of(last, least);
+    const auto amount = [&](const Member& member) { return by_mass ? member.weight : 1.0; };
+    double reached = by_mass ? before.mass : static_cast<double>(before.count);
+    auto first = members.begin(), beyond = members.end();
+    while (beyond - first > 1) {
+      const auto middle = first + (beyond - first) / 2;
+      std::nth_element(first, middle, beyond, [](const Member& one, const Member& other) { return one.z > other.z; });
+      double upper = 0;
+      for (auto member = first; member != middle; member++) upper += amount(*member);
+      if (reached + upper >= goal) {
+        beyond = middle;
+      } else {
+        reached += upper;
+        first = middle;
+      }
+    }
+    End end;
+    end.floor = first->z;
+    end.above = before.mass;
+    end.weight = first->weight;
+    for (const Member& member : members) {
+      if (member.z > end.floor) end.above += member.weight;
+      if (member.z == end.floor) end.ties.push_back(member.token);
+    }
+    return end;
+  }
+
+ private:
+  struct Bin {
+    double mass = 0;
+    int64_t count = 0;
+  };
+  struct Member {
+    float z;
+    double weight;
+    int64_t token;
+  };
+
+  Vec bins_of(const Vec& z) const {
+    const Vec depth = Vec(top_) - z, counts = (z >= Vec(cut_)) & (depth * Vec(-inverse_) >= Vec(limit_));
+    return Vec::blendv(Vec(BINS), at::vec::clamp_max(depth * Vec(steps_), Vec(BINS - 1)).floor(), counts);
+  }
+
+  std::vector<Member> members_of(int64_t bin, float least) const {
+    std::vector<Member> members;
+    members.reserve(bins_[bin].count);
+    for (int64_t number = 0; number < row_.count; number++) {
+      if (row_.maxima[number] < std::max(cut_, least)) continue;
+      const float* const block = row_.block(number);
+      for (int64_t i = 0; i < BLOCK; i += LANES) {
+        const Vec z = Vec::loadu(block + i);
+        const Vec here = (bins_of(z) == Vec(static_cast<float>(bin))) & (z >= Vec(least));
+        if ((here & Vec(1)).zero_mask() == (1 << LANES) - 1) continue;
+        float weights[LANES], flags[LANES];
+        scale_.exp(at::vec::clamp_min(z - Vec(top_), Vec(scale_.lowest))).store(weights);
+        (here & Vec(1)).store(flags);
+        for (int64_t lane = 0; lane < LANES; lane++)
+          if (flags[lane] != 0) members.push_back({block[i + lane], weights[lane], number * BLOCK + i + lane});
+      }
+    }
+    return members;
+  }
+
+  const Row& row_;
+  const Scale scale_;
+  const float top_, inverse_, cut_, limit_;
+  float steps_;
+  std::vector<Bin> bins_;
+};
+
+// What max_surprisal, top_k, top_p and min_p leave, in this order. total: the sum of exp(y / T) of the row.
+Kept filter(const Row& row, float top, double inverse, double total, double most, double k, double p, double low_p) {
+  Kept kept;
+  const bool drops = most == most, by_k = k == k, by_p = p < 1;
+  const float limit = at_least(std::min(drops ? std::log(total) - most : -INFINITE, 0.0));
+  kept.limit = std::max(limit, at_least(low_p > 0 ? std::log(low_p) : -INFINITE));
+  if (!by_k && !by_p) return kept;
+  float cut = LOWEST;
+  if (by_k && k <= static_cast<double>(row.count)) {  // so many blocks have a token that is as large
+    std::vector<float> maxima(row.maxima, row.maxima + row.count);
+    const auto last = maxima.begin() + static_cast<int64_t>(k) - 1;
+    std::nth_element(maxima.begin(), last, maxima.end(), std::greater<float>());
+    cut = std::max(*last, LOWEST);
+  } else if (!by_k && !drops) {  // all that are less likely would together be too few for top_p to keep any
+    cut = std::max(static_cast<float>(top + (std::log((1 - p) * total / row.vocab) - 0.01) / inverse), LOWEST);
+    cut = std::min(cut, top);
+  }
+  const Histogram histogram(row, top, inverse, cut, limit);
+  double mass = total;
+  if (by_k) {
+    const End end = histogram.end(k, false);
+    kept.floor = end.floor;
+    mass = end.above + end.weight * end.ties.size();
+  } else if (drops) {
+    mass = histogram.mass();
+  }
+  if (by_p) {
+    End end = histogram.end(p * mass, true, kept.floor);
+    kept.floor = end.floor;
+    // Its end may part equals, of which the higher ids stay.
+    const double needed = std::max(std::ceil((p * mass - end.above) / end.weight), 1.0);
+    if (needed < static_cast<double>(end.ties.size())) {
+      const auto first = end.ties.end() - static_cast<int64_t>(needed);
+      std::nth_element(end.ties.begin(), first, end.ties.end());
+      kept.edge = *first;
+    }
+  }
+  return kept;
+}
+
+void keep_row(const Batch& batch, const Asked& asked, const Left& left, int64_t number) {
+  const Row row(batch, number);
+  const Found& found = batch.found[number];
+  const float top = static_cast<float>(found.maximum);
+  const double temperature = asked.temperatures[number], inverse = inverse_of(temperature);
+  double* const masses = left.masses + number * row.count;
+  std::fill(masses, masses + row.count, 0.0);
+  const auto store = [&](double mass, double final, double count, double likeliest, double log_sum, double entropy,
+                         int64_t floor, int64_t edge, double limit) {
+    double column[] = {mass, final, count, likeliest, log_sum, entropy};
+    for (int i = 0; i < 6; i++) left.figures[i * batch.rows + number] = column[i];
+    left.bounds[number] = floor;
+    left.bounds[batch.rows + number] = edge;
+    left.limits[number] = limit;
+  };
+  if (!std::isfinite(top) || !std::isfinite(temperature)) {
+    store(ABSENT, ABSENT, ABSENT, ABSENT, ABSENT, ABSENT, std::numeric_limits<int32_t>::max(), 0, 0);
+    return;
+  }
+  double log_sum = asked.log_sums ? asked.log_sums[number] : ABSENT;
+  double entropy = asked.entropies ? asked.entropies[number] : ABSENT;
+  if (inverse == 1) {
+    log_sum = found.log_sum;
+    entropy = found.entropy;
+  } else if (!(log_sum == log_sum && entropy == entropy)) {
+    const Sums sums = visit<1>(row, top, inverse);
+    log_sum = std::log(sums.total);
+    entropy = entropy_of(sums, inverse);
+  }
+  const double total = std::exp(log_sum);
+  if (temperature == 0) {
+    store(1 / total, 0, 1, 1, log_sum, entropy, key_of(top), static_cast<int64_t>(found.best), 0);
+    return;
+  }
+  const double most = asked.surprisal ? asked.surprisal[number] : ABSENT;
+  const Kept kept =
+      filter(row, top, inverse, total, most, asked.top_k[number], asked.top_p[number], asked.min_p[number]);
+  double mass = 0, inner = 0, count = 0;
+  const Weights weights(row, top, inverse, kept);
+  for (int64_t block = 0; block < row.count; block++) {
+    Vec mass_here(0), inner_here(0), count_here(0);
+    const bool any = weights.block(block, [&](int64_t, const Vec& y, const Vec& weight, const Vec& here) {
+      mass_here = mass_here + weight;
+      inner_here = at::vec::fmadd(weight, y, inner_here);
+      count_here = count_here + (here & Vec(1));
+    });
+    if (!any) continue;
+    masses[block] = sum(mass_here);
+    mass += masses[block];
+    inner += sum(inner_here);
+    count += sum(count_here);
+  }
+  store(mass / total, std::log(mass) - inverse * inner / mass, count, 1 / mass, log_sum, entropy, key_of(kept.floor),
+        kept.edge, kept.limit);
+}
+
+// The token with which the sum of weights in the order of ids is above u times the whole.
+int64_t draw_token(const Row& row, const Weights& weights, const double* masses, double u) {
+  double mass = 0, before = 0, sum = 0;
+  for (int64_t block = 0; block < row.count; block++) mass += masses[block];
+  const double goal = u * mass;
+  int64_t chosen = 0, token = 0;
+  for (int64_t block = 0; block < row.count && sum <= goal; block++) {
+    if (masses[block] == 0) continue;
+    before = sum;
+    sum += masses[block];
+    chosen = block;  // rounding may lead the goal past the last that has any
+  }
+  double running = before;
+  weights.block(chosen, [&](int64_t i, const Vec&, const Vec& weight, const Vec&) {
+    float lanes[LANES];
+    weight.store(lanes);
+    for (int64_t lane = 0; lane < LANES; lane++) {
+      if (lanes[lane] == 0 || running > goal) continue;
+      running += lanes[lane];
+      token = chosen * BLOCK + i + lane;
+    }
+  });
+  return token;
+}
+
+double larger_than(const Row& row, float z) {
+  Vec count(0);
+  for (int64_t number = 0; number < row.count; number++) {
+    if (!(row.maxima[number] > z)) continue;
+    for (int64_t i = 0; i < BLOCK; i += LANES) count = count + ((Vec::loadu(row.block(number) + i) > Vec(z)) & Vec(1));
+  }
+  return sum(count);
+}
+
+void draw_row(const Batch& batch, const Asked& asked, const Left& left, const double* numbers, int64_t* tokens,
+              Record* records, int64_t number) {
+  const Row row(batch, number);
+  const Found& found = batch.found[number];
+  const float top = static_cast<float>(found.maximum);
+  const double temperature = asked.temperatures[number], inverse = inverse_of(temperature);
+  const bool sound = std::isfinite(top), decided = std::isfinite(temperature), greedy = temperature == 0;
+  const auto figure = [&](int i) { return left.figures[i * batch.rows + number]; };
+  int64_t token = static_cast<int64_t>(found.best);
+  if (sound && decided && !greedy) {
+    Kept kept;
+    kept.floor = logit_of(left.bounds[number]);
+    kept.edge = left.bounds[batch.rows + number];
+    kept.limit = static_cast<float>(left.limits[number]);
+    token = draw_token(row, Weights(row, top, inverse, kept), left.masses + number * row.count, numbers[number]);
+  }
+  tokens[number] = token;
+  const float own = row.logit(token);
+  const double kept_mass = figure(0), log_sum = figure(4);
+  const auto or_off = [&](double value, double off) { return value == value ? value : off; };
+  Record& record = records[number];
+  record.token = static_cast<double>(token);
+  record.fault = !sound ? 1 : !decided ? 2 : 0;
+  record.original_entropy = found.entropy;
+  record.final_entropy = figure(1);
+  record.effective_vocab_size = figure(2);
+  record.original_vocab_size = ABSENT;  // the host knows
+  record.top_token_prob = figure(3);
+  record.temperature = temperature;
+  record.top_k = or_off(asked.top_k[number], 0);
+  record.top_p = or_off(asked.top_p[number], 1);
+  record.min_p = or_off(asked.min_p[number], 0);
+  record.varentropy = found.varentropy;
+  record.scaled_entropy = greedy ? ABSENT : figure(5);
+  record.original_top_prob = found.top_prob;
+  record.kept_mass = greedy ? ABSENT : kept_mass;
+  record.saturated = asked.saturated ? asked.saturated[number] : ABSENT;
+  record.infeasible = asked.infeasible ? asked.infeasible[number] : ABSENT;
+  record.constraint_mass = ABSENT;
+  record.logprob = own - found.normalizer;
+  record.filtered_logprob = greedy ? 0 : static_cast<double>(own - top) * inverse - log_sum - log(kept_mass);
+  record.rank = sound ? larger_than(row, own) : 0;
+}
+
+}  // namespace
+
+extern "C" {
+
+int64_t block() { return BLOCK; }
+int64_t columns() { return sizeof(Found) / sizeof(double); }
+
+// ahead: 1 / T that is known before, NaN where it is not; or none.
+void survey(const Batch* batch, const double* ahead) {
+  each(batch->rows, *batch, [&](int64_t row) { survey_row(*batch, ahead, row); });
+}
+
+// Of rows `index`, of all if there is none. targets: nats; coldest, hottest: temperatures; `[members]`.
+void search(const Batch* batch, const int64_t* index, const double* targets, const double* coldest,
+            const double* hottest, const Control* out, int64_t members) {
+  each(members, *batch, [&](int64_t member) {
+    const int64_t row = index ? index[member] : member;
+    search_row(*batch, row, targets[member], coldest[member], hottest[member], *out, member);
+  });
+}
+
+void keep(const Batch* batch, const Asked* asked, const Left* left) {
+  each(batch->rows, *batch, [&](int64_t row) { keep_row(*batch, *asked, *left, row); });
+}
+
+// numbers: one in [0, 1) a row; tokens: what is drawn; records: all that is to be told.
+void draw(const Batch* batch, const Asked* asked, const Left* left, const double* numbers, int64_t* tokens,
+          Record* records) {
+  each(batch->rows, *batch, [&](int64_t row) { draw_row(*batch, *asked, *left, numbers, tokens, records, row); });
+}
+}

@@ -1,0 +1,46 @@
+"""What kernels leave of all rows: two numbers a row."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adaptive.pool import Pool, Setting
+
+
+@dataclass(slots=True, kw_only=True)
+class Floored(Pool):
+    """A pool of all rows: the lowest logit that is left, and of the tokens with just that logit the first id.
+
+    weights: the logits. top, best: the largest logit and a token that has it. bounds: int64 `[2 or more, rows]`: the
+    floor, as an integer in the order of floats, and the edge, an id. limits: float64 `[1 or more, rows]`, the first two
+    of which are the lowest logits less their maximum after temperature that policies and filters leave.
+    """
+
+    setting: Setting
+    temperatures: Tensor
+    top: Tensor
+    best: Tensor
+    bounds: Tensor
+    limits: Tensor
+
+    def holds(self, tokens: Tensor) -> Tensor:
+        return self._held(self.weights.gather(-1, tokens), tokens)
+
+    def probabilities(self, vocab: int) -> Tensor:
+        ids = torch.arange(vocab, device=self.temperatures.device)[None]
+        p = self._y(self.weights).exp() * self._held(self.weights, ids)
+        return (p / p.sum(-1, keepdim=True)).to(self.weights.dtype)
+
+    def _y(self, logits: Tensor) -> Tensor:
+        return (logits - self.top.float()[:, None]) * self.setting.inverse.float()[:, None]
+
+    def _held(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """Which tokens `[rows, n]` are left; as kernels have it."""
+        z, y = logits + 0.0, self._y(logits).double()
+        bits = z.view(torch.int32)
+        key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+        floor, edge = self.bounds[0][:, None], self.bounds[1][:, None]
+        likely = (y >= self.limits[:2].amax(0)[:, None]) | (y == 0)
+        held = (z > -torch.inf) & likely & ((key > floor) | ((key == floor) & (ids >= edge)))
+        return torch.where(self.temperatures[:, None] == 0, ids == self.best[:, None], held)
