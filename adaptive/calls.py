@@ -37,11 +37,11 @@ def decide(statistics: Statistics, rows: Rows) -> Control:
 def _control(group: Group, statistics: Statistics, rows: Rows) -> Control:
     """The decision of one kind."""
     try:
+        if group.kind.sound:
+            return group.kind.control(statistics, group.parameters, group.state)
         control = _checked_control(group, statistics)
     except Exception:
         control = _control_one_by_one(group, statistics, rows)
-    if group.kind.sound:
-        return control
     t = control.temperature
     control.temperature = torch.where(t >= 0 if group.kind.sometimes_greedy else t > 0, t, torch.nan)
     return control

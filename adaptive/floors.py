@@ -12,17 +12,27 @@ from adaptive.pool import Pool, Setting
 class Floored(Pool):
     """A pool of all rows: the lowest logit that is left, and of the tokens with just that logit the first id.
 
-    weights: the logits. top, best: the largest logit and a token that has it. bounds: int64 `[2 or more, rows]`: the
-    floor, as an integer in the order of floats, and the edge, an id. limits: float64 `[1 or more, rows]`, the first two
-    of which are the lowest logits less their maximum after temperature that policies and filters leave.
+    weights: the logits. temperatures: float64 `[rows]`.
     """
 
     setting: Setting
     temperatures: Tensor
-    top: Tensor
-    best: Tensor
-    bounds: Tensor
-    limits: Tensor
+
+    @property
+    def top(self) -> Tensor:
+        """The largest logit, `[rows]`."""
+        raise NotImplementedError
+
+    @property
+    def best(self) -> Tensor:
+        """The token with the largest logit, `[rows]`."""
+        raise NotImplementedError
+
+    @property
+    def floors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The lowest logit that is left, as an integer in the order of floats; of those with just that the first id;
+        and the lowest logit less the maximum after temperature that policies and filters leave. `[rows]`."""
+        raise NotImplementedError
 
     def holds(self, tokens: Tensor) -> Tensor:
         return self._held(self.weights.gather(-1, tokens), tokens)
@@ -40,7 +50,7 @@ class Floored(Pool):
         z, y = logits + 0.0, self._y(logits).double()
         bits = z.view(torch.int32)
         key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-        floor, edge = self.bounds[0][:, None], self.bounds[1][:, None]
-        likely = (y >= self.limits[:2].amax(0)[:, None]) | (y == 0)
+        floor, edge, limit = (column[:, None] for column in self.floors)
+        likely = (y >= limit) | (y == 0)
         held = (z > -torch.inf) & likely & ((key > floor) | ((key == floor) & (ids >= edge)))
         return torch.where(self.temperatures[:, None] == 0, ids == self.best[:, None], held)

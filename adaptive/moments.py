@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple, Union
 
@@ -22,14 +23,22 @@ _SHARED_OUT = 32_767
 """An operation of torch on more numbers than this is shared out among threads."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Ranked:
-    """Logits `[rows, vocab]` and the most likely tokens; on a GPU only the first of these. survey: what its kernels
-    found, where there are any."""
+    """Logits `[rows, vocab]` and the most likely tokens, which are there or else in survey: what kernels found, where
+    there are any."""
 
     logits: Tensor
-    best: Candidates
+    candidates: Candidates | None
     survey: Union["SurveyOfCpu", "SurveyOfGpu", None] = None
+
+    @cached_property
+    def best(self) -> Candidates:
+        """The most likely tokens; on a GPU, and where kernels were compiled, only the first of them."""
+        if self.candidates is not None:
+            return self.candidates
+        assert self.survey is not None
+        return self.survey.best
 
     def scaled(self, rows: Tensor | slice, inverse: Tensor, out: Tensor) -> Tensor:
         """(logits - maximum) * inverse of some rows, `[n, vocab]`. inverse: `[n, 1]`, 1 / temperature."""

@@ -5,6 +5,7 @@ tensors all the way: nothing here loops over rows, and the result of a row does 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -36,12 +37,12 @@ class Masks:
     allowed: tuple[Tensor, Tensor] | None = None
 
 
-@dataclass(slots=True)
+@dataclass
 class Shaped:
     """A step before the draw: what was measured and decided, and what is left to draw from.
 
-    ranked: the logits after step 2. figures: `adaptive.pool.FIGURES`. reshaped: rows whose policy reshapes, None if
-    there are none. All but ranked and pools `[rows]`.
+    ranked: the logits after step 2. reshaped: rows whose policy reshapes, None if there are none. All but ranked and
+    pools `[rows]`.
     """
 
     statistics: Statistics
@@ -49,8 +50,12 @@ class Shaped:
     setting: Setting
     constraint_mass: Tensor | None
     pools: list[Pool]
-    figures: Columns
-    reshaped: Tensor | None
+    reshaped: Tensor | None = None
+
+    @cached_property
+    def figures(self) -> Columns:
+        """`adaptive.pool.FIGURES`."""
+        return merged(self.pools, len(self.ranked.logits))
 
     @property
     def changed(self) -> Tensor:
@@ -146,9 +151,9 @@ def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     complete = untouched and all(group.kind.sound for group in rows.groups)
     setting = Setting(control, _filter_columns(control, rows), _xtc_dice(rows), greedy, complete)
     found = pools(changed, statistics.moments if untouched else None, rows, setting)
-    figures = merged(found, len(rows))
-    reshaped = _reshaped(found, figures, control, rows)
-    return Shaped(statistics, changed, setting, constraint_mass, found, figures, reshaped)
+    shaped = Shaped(statistics, changed, setting, constraint_mass, found)
+    shaped.reshaped = _reshaped(shaped, rows)
+    return shaped
 
 
 def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) -> Report:
@@ -317,12 +322,12 @@ def _xtc_dice(rows: Rows) -> Tensor | None:
     return uniform(rows.seeds ^ _DICE, rows.dice.positions)
 
 
-def _reshaped(found: list[Pool], figures: Columns, control: Control, rows: Rows) -> Tensor | None:
+def _reshaped(shaped: Shaped, rows: Rows) -> Tensor | None:
     """Let the policies that reshape do so to what they draw from; which rows `[rows]` that are, or None."""
     if not any(group.kind.reshapes() for group in rows.groups):
         return None
-    pool = found[-1]  # rows of such a policy take the long way, which comes last
-    reshaped = reshape(pool.weights, pool.index, control, rows)
+    pool, figures = shaped.pools[-1], shaped.figures  # rows of such a policy take the long way, which comes last
+    reshaped = reshape(pool.weights, pool.index, shaped.setting.control, rows)
     q = pool.weights
     changed = part(reshaped, pool.index)
     new = {"final_entropy": -row_sum(torch.where(q > 0, q * q.log(), 0.0)), "top_token_prob": q.amax(-1)}

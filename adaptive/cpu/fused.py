@@ -19,6 +19,9 @@ from adaptive.policies import Control
 from adaptive.pool import FIGURES, Setting
 from adaptive.rows import Rows
 
+_FOUND = 12
+"""Columns of `Found` of sampler.cpp."""
+
 
 class _Batch(ctypes.Structure):
     _fields_ = (
@@ -37,10 +40,6 @@ class _Asked(ctypes.Structure):
     )  # fmt: skip
 
 
-class _Left(ctypes.Structure):
-    _fields_ = tuple((name, c_void_p) for name in ("figures", "bounds", "limits", "masses"))
-
-
 class _Control(ctypes.Structure):
     _fields_ = tuple((name, c_void_p) for name in ("temperatures", "saturated", "infeasible", "log_sums", "entropies"))
 
@@ -48,30 +47,41 @@ class _Control(ctypes.Structure):
 @cache
 def library() -> ctypes.CDLL:
     """The functions of sampler.cpp. CannotCompile as `adaptive.cpu.library.build`."""
-    batch, asked, left = map(POINTER, (_Batch, _Asked, _Left))
+    batch, asked = map(POINTER, (_Batch, _Asked))
     made = build(
         Path(__file__).with_name("sampler.cpp"),
         {
             "survey": [batch, c_void_p],
             "search": [batch, *[c_void_p] * 4, POINTER(_Control), c_int64],
-            "keep": [batch, asked, left],
-            "draw": [batch, asked, left, *[c_void_p] * 3],
+            "keep": [batch, asked, c_void_p],
+            "draw": [batch, asked, *[c_void_p] * 4],
         },
     )
     made.block.restype = c_int64
     return made
 
 
+@cache
+def _block() -> int:
+    """Tokens whose maximum is known."""
+    return int(library().block())
+
+
 @dataclass(slots=True)
 class Survey:
-    """What sampler.cpp found in float32 logits `[rows, vocab]`. found: `Found` there, float64 `[12, rows]`. foreseen:
-    whether temperatures were known. kept: what batch has the addresses of."""
+    """What sampler.cpp found in float32 logits `[rows, vocab]`. found: `Found` there, float64 `[12, rows]`. maxima: of
+    blocks. foreseen: whether temperatures were known. batch: the same for sampler.cpp."""
 
     logits: Tensor
     found: tuple[Tensor, ...]
+    maxima: Tensor
     foreseen: bool
     batch: _Batch
-    kept: tuple[Tensor, Tensor]
+
+    @property
+    def best(self) -> Candidates:
+        """The most likely token."""
+        return Candidates(self.found[0].float()[:, None], self.found[1].long()[:, None])
 
     @property
     def columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -112,8 +122,7 @@ class Survey:
 
     def pool(self, rows: Rows, setting: Setting) -> "Fused":
         """What max_surprisal, top_k, top_p and min_p leave of every row."""
-        control, filters, new = setting.control, setting.columns, self.found[0].new_empty
-        count = len(self.logits)
+        control, filters, (count, blocks) = setting.control, setting.columns, self.maxima.shape
         columns = [
             None if column is None else column.double().contiguous()
             for column in (
@@ -122,33 +131,44 @@ class Survey:
                 control.max_surprisal, control.saturated, control.infeasible,
             )
         ]  # fmt: skip
-        figures, limits, bounds = new(len(FIGURES), count), new(1, count), new(2, count, dtype=torch.int64)
-        parts = (figures, bounds, limits, new(self.kept[1].shape))
-        asked, left = _Asked(*map(_address, columns)), _Left(*map(_address, parts))
-        library().keep(self.batch, asked, left)
         assert columns[0] is not None
+        asked = _Asked(*map(_address, columns))
+        room = self.found[0].new_empty(len(FIGURES) + 3 + blocks, count)
+        library().keep(self.batch, asked, room.data_ptr())
         return Fused(
-            index=None, ids=None, weights=self.logits, kept=None, figures=figures,
-            setting=setting, temperatures=columns[0], top=self.found[0], best=self.found[1], bounds=bounds,
-            limits=limits, survey=self, asked=asked, left=left, columns=[*columns, *parts],
+            index=None, ids=None, weights=self.logits, kept=None, figures=room[: len(FIGURES)], setting=setting,
+            temperatures=columns[0], survey=self, asked=asked, columns=columns, room=room,
         )  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
 class Fused(Floored):
-    """What `keep` of sampler.cpp left, and was asked for. columns: what these have the addresses
-    of."""
+    """What `keep` of sampler.cpp left, and was asked for. columns: what asked has the addresses of. room: `Left` of
+    sampler.cpp, float64 `[6 + 3 + blocks, rows]`."""
 
     survey: Survey
     asked: _Asked
-    left: _Left
     columns: list[Tensor | None]
+    room: Tensor
+
+    @property
+    def top(self) -> Tensor:
+        return self.survey.found[0]
+
+    @property
+    def best(self) -> Tensor:
+        return self.survey.found[1]
+
+    @property
+    def floors(self) -> tuple[Tensor, Tensor, Tensor]:
+        floor, edge, limit = self.room[len(FIGURES) :][:3]
+        return floor.long(), edge, limit
 
     def draw(self, u: Tensor) -> Tensor:
         tokens = torch.empty(len(u), dtype=torch.int64)
         packed = torch.empty(len(u), WIDTH, dtype=torch.float64)
         numbers = u.contiguous()
-        library().draw(self.survey.batch, self.asked, self.left, *map(_address, (numbers, tokens, packed)))
+        library().draw(self.survey.batch, self.asked, *map(_address, (self.room, numbers, tokens, packed)))
         self.packed = packed
         return tokens
 
@@ -161,11 +181,8 @@ def rank(logits: Tensor, ahead: Tensor | None = None, ladder: bool = False) -> R
     """As `adaptive.moments.rank_and_measure`, of float32 logits. ahead: 1 / temperature, float64 `[rows]`, NaN where it
     is not known: what is then found is `Survey.ahead`. ladder: of no use here."""
     made, (rows, vocab), logits = library(), logits.shape, logits.contiguous()
-    found = torch.empty(rows, made.columns(), dtype=torch.float64)
-    maxima = torch.empty(rows, -(-vocab // made.block()))
+    found = torch.empty(_FOUND, rows, dtype=torch.float64)
+    maxima = torch.empty(rows, -(-vocab // _block()))
     batch = _Batch(*map(_address, (logits, found, maxima)), rows, vocab, torch.get_num_threads())
     made.survey(batch, _address(ahead))
-    # Contiguous, as torch rounds log and exp of what is not in another way.
-    columns = found.T.contiguous().unbind()
-    best = Candidates(columns[0].float()[:, None], columns[1].long()[:, None])
-    return Ranked(logits, best, Survey(logits, columns, ahead is not None, batch, (found, maxima)))
+    return Ranked(logits, None, Survey(logits, found.unbind(), maxima, ahead is not None, batch))

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 using Vec = at::vec::Vectorized<float>;
@@ -36,10 +37,11 @@ struct Found {
       ahead_entropy;
 };
 
-// Logits, and room for what is found of them. maxima: of each block, `[rows, blocks]`.
+// Logits, and room for what is found of them. found: `Found`, column by column; maxima: of each block, `[rows,
+// blocks]`.
 struct Batch {
   const float* logits;
-  Found* found;
+  double* found;
   float* maxima;
   int64_t rows, vocab;
   int threads;
@@ -51,12 +53,9 @@ struct Asked {
   const double *temperatures, *log_sums, *entropies, *top_k, *top_p, *min_p, *surprisal, *saturated, *infeasible;
 };
 
-// What is left of rows. figures: FIGURES of adaptive/pool.py, `[6, rows]`; bounds, limits: see adaptive/floors.py,
-// `[2, rows]` each; masses: of what is left of each block, `[rows, blocks]`.
+// What is left of a row: FIGURES of adaptive/pool.py, floors of adaptive/floors.py.
 struct Left {
-  double* figures;
-  int64_t* bounds;
-  double *limits, *masses;
+  double kept_mass, final_entropy, effective, top_token_prob, log_sum, scaled_entropy, floor, edge, limit;
 };
 
 // The record of a row: SamplingInfo of adaptive/info.py but for its state.
@@ -65,6 +64,20 @@ struct Record {
       temperature, top_k, top_p, min_p, varentropy, scaled_entropy, original_top_prob, kept_mass, saturated, infeasible,
       constraint_mass, logprob, filtered_logprob, rank;
 };
+
+template <typename T>
+T read(const double* columns, int64_t rows, int64_t row) {
+  T value;
+  for (size_t i = 0; i < sizeof(T) / sizeof(double); i++)
+    reinterpret_cast<double*>(&value)[i] = columns[i * rows + row];
+  return value;
+}
+
+template <typename T>
+void write(double* columns, int64_t rows, int64_t row, const T& value) {
+  for (size_t i = 0; i < sizeof(T) / sizeof(double); i++)
+    columns[i * rows + row] = reinterpret_cast<const double*>(&value)[i];
+}
 
 int64_t blocks_of(int64_t vocab) { return (vocab + BLOCK - 1) / BLOCK; }
 
@@ -137,7 +150,9 @@ struct Scale {
   }
 };
 
-float sum(const Vec& lanes) { return at::vec::VecReduceAllSIMD<float, std::plus<Vec>>::apply(std::plus<Vec>(), lanes); }
+float lane_sum(const Vec& lanes) {
+  return at::vec::VecReduceAllSIMD<float, std::plus<Vec>>::apply(std::plus<Vec>(), lanes);
+}
 
 float largest(const Vec& lanes) {
   auto larger = [](const Vec& one, const Vec& other) { return at::vec::maximum(one, other); };
@@ -227,28 +242,30 @@ void survey_row(const Batch& batch, const double* ahead, int64_t number) {
     row.maxima[b] = largest(peak);
   }
   const float top = largest(peaks);
-  Found& found = batch.found[number];
+  Found found;
   std::fill_n(&found.maximum, sizeof(Found) / sizeof(double), ABSENT);
   found.maximum = top;
   found.best = 0;
-  if (!std::isfinite(top)) return;  // no distribution
-  const int64_t block = std::find(row.maxima, row.maxima + row.count, top) - row.maxima;
-  const float* const z = row.block(block);
-  found.best = static_cast<double>(block * BLOCK + (std::find(z, z + BLOCK, top) - z));
-  const Sums sums = visit<3>(row, top, 1);
-  found.log_sum = std::log(sums.total);
-  found.mean = sums.mean / sums.total;
-  found.square = sums.square / sums.total;
-  found.cube = sums.cube / sums.total;
-  found.entropy = entropy_of(sums, 1);
-  found.varentropy = std::max(found.square - found.mean * found.mean, 0.0);
-  found.top_prob = 1 / sums.total;
-  found.normalizer = found.maximum + found.log_sum;
-  if (ahead && std::isfinite(ahead[number])) {
-    const Sums then = ahead[number] == 1 ? sums : visit<1>(row, top, ahead[number]);
-    found.ahead_log_sum = std::log(then.total);
-    found.ahead_entropy = entropy_of(then, ahead[number]);
+  if (std::isfinite(top)) {  // else it is no distribution
+    const int64_t block = std::find(row.maxima, row.maxima + row.count, top) - row.maxima;
+    const float* const z = row.block(block);
+    found.best = static_cast<double>(block * BLOCK + (std::find(z, z + BLOCK, top) - z));
+    const Sums sums = visit<3>(row, top, 1);
+    found.log_sum = std::log(sums.total);
+    found.mean = sums.mean / sums.total;
+    found.square = sums.square / sums.total;
+    found.cube = sums.cube / sums.total;
+    found.entropy = entropy_of(sums, 1);
+    found.varentropy = std::max(found.square - found.mean * found.mean, 0.0);
+    found.top_prob = 1 / sums.total;
+    found.normalizer = found.maximum + found.log_sum;
+    if (ahead && std::isfinite(ahead[number])) {
+      const Sums then = ahead[number] == 1 ? sums : visit<1>(row, top, ahead[number]);
+      found.ahead_log_sum = std::log(then.total);
+      found.ahead_entropy = entropy_of(then, ahead[number]);
+    }
   }
+  write(batch.found, batch.rows, number, found);
 }
 
 // y / T of softmax(y / T): the logarithm of the sum of its exp, its mean, and the means of its powers.
@@ -279,7 +296,7 @@ struct Control {
 void search_row(const Batch& batch, int64_t number, double target, double coldest, double hottest, const Control& out,
                 int64_t member) {
   const Row row(batch, number);
-  const Found& found = batch.found[number];
+  const Found found = read<Found>(batch.found, batch.rows, number);
   const double bottom = std::log(coldest), ceiling = std::log(hottest);
   const float top = static_cast<float>(found.maximum);
   double u = std::min(std::max(0.0, bottom), ceiling), low = bottom, high = ceiling, log_sum = ABSENT, h = ABSENT;
@@ -336,14 +353,14 @@ void search_row(const Batch& batch, int64_t number, double target, double coldes
 }
 
 // The integer of a logit that is in the same order.
-int64_t key_of(float z) {
+double key_of(float z) {
   int32_t bits;
   z += 0.0f;  // no -0
   std::memcpy(&bits, &z, sizeof bits);
   return bits ^ ((bits >> 31) & 0x7FFFFFFF);
 }
 
-float logit_of(int64_t key) {
+float logit_of(double key) {
   int32_t bits = static_cast<int32_t>(key);
   bits ^= (bits >> 31) & 0x7FFFFFFF;
   float z;
@@ -354,6 +371,10 @@ float logit_of(int64_t key) {
 float at_least(double value) {  // the lowest float that is
   const float near = static_cast<float>(value);
   return near < value ? std::nextafter(near, std::numeric_limits<float>::infinity()) : near;
+}
+
+double* masses_of(double* left, const Batch& batch, const Row& row, int64_t number) {
+  return left + sizeof(Left) / sizeof(double) * batch.rows + number * row.count;
 }
 
 // What is left: of tokens whose y / T is at least `limit` those above a floor, and of those at it the ids from `edge`
@@ -397,191 +418,173 @@ class Weights {
   const float top_, inverse_;
 };
 
-// Where top_k or top_p ends: the lowest logit that it keeps, what the tokens above it weigh and each with just it, and
-// who these are.
+// A token among which top_k or top_p ends.
+struct Member {
+  float z;
+  double weight;
+  int64_t token;
+};
+
+double add_mass(double sum, const Member& one) { return sum + one.weight; }
+
+// Where top_k or top_p ends: the lowest logit that it keeps, what the tokens above it add up to, and of those with just
+// it what each weighs and who they are.
 struct End {
-  float floor = LOWEST;
-  double above = 0, weight = 0;
+  float floor;
+  double above, weight;
   std::vector<int64_t> ties;
 };
 
-// The logits of a row from `cut` on, in bins from the largest down; tokens whose y / T is less than `limit` do not
-// count.
-class Histogram {
+// Where members, and what is more likely than all of them, reach a goal, in number or in mass; the last of them if they
+// never do. before: what those more likely ones add up to. It halves the members instead of sorting them.
+End end_of(std::vector<Member>& members, double before, double goal, bool by_mass) {
+  const auto add = [&](double sum, const Member& one) { return by_mass ? add_mass(sum, one) : sum + 1; };
+  auto first = members.begin(), beyond = members.end();
+  double reached = before;
+  while (beyond - first > 1) {
+    const auto middle = first + (beyond - first) / 2;
+    std::nth_element(first, middle, beyond, [](const Member& one, const Member& other) { return one.z > other.z; });
+    const double upper = std::accumulate(first, middle, reached, add);
+    (upper >= goal ? beyond : first) = middle;
+    if (first == middle) reached = upper;
+  }
+  End end{first->z, before, first->weight, {}};
+  for (const Member& member : members) {
+    if (member.z > end.floor) end.above = add(end.above, member);
+    if (member.z == end.floor) end.ties.push_back(member.token);
+  }
+  return end;
+}
+
+// The tokens of a row from a logit `cut` on whose y / T is at least `limit`.
+class Tokens {
  public:
-  Histogram(const Row& row, float top, double inverse, float cut, float limit)
-      : row_(row),
-        scale_(inverse),
-        top_(top),
-        inverse_(static_cast<float>(inverse)),
-        cut_(cut),
-        limit_(limit),
-        bins_(BINS + 1) {
-    // Where there is no cut, what is DEEPEST shares the last bin.
-    const double depth = cut > LOWEST ? static_cast<double>(top) - cut : DEEPEST / inverse;
-    steps_ = static_cast<float>(depth > 0 ? std::min((BINS - 1) / depth, 1e30) : 0);
-    for (int64_t number = 0; number < row.count; number++) {
-      if (row.maxima[number] < cut) continue;
-      for (int64_t i = 0; i < BLOCK; i += LANES) {
-        const Vec z = Vec::loadu(row.block(number) + i);
-        int32_t bins[LANES];
-        float weights[LANES];
-        at::vec::convert_to_int_of_same_size(bins_of(z)).store(bins);
-        scale_.exp(at::vec::clamp_min(z - Vec(top), Vec(scale_.lowest))).store(weights);
-        for (int64_t lane = 0; lane < LANES; lane++) {
-          Bin& bin = bins_[bins[lane]];
-          bin.mass += weights[lane];
-          bin.count++;
-        }
-      }
-    }
-  }
+  Tokens(const Row& row, float top, double inverse, float limit)
+      : row_(row), scale_(inverse), top_(top), inverse_(static_cast<float>(inverse)), limit_(limit) {}
 
-  // What all of its tokens weigh.
-  double mass() const {
-    double sum = 0;
-    for (int64_t bin = 0; bin < BINS; bin++) sum += bins_[bin].mass;
-    return sum;
-  }
-
-  // Where its tokens from `least` on reach a goal, in number or in mass; the last of them if they never do.
-  End end(double goal, bool by_mass, float least = LOWEST) const {
-    Bin sum, before;
-    int64_t last = 0;
-    for (int64_t bin = 0; bin < BINS && (by_mass ? sum.mass : static_cast<double>(sum.count)) < goal; bin++) {
-      if (bins_[bin].count == 0) continue;
-      before = sum;
-      sum.mass += bins_[bin].mass;
-      sum.count += bins_[bin].count;
-      last = bin;
-    }
-    std::vector<Member> members = members_of(last, least);
-    const auto amount = [&](const Member& member) { return by_mass ? member.weight : 1.0; };
-    double reached = by_mass ? before.mass : static_cast<double>(before.count);
-    auto first = members.begin(), beyond = members.end();
-    while (beyond - first > 1) {
-      const auto middle = first + (beyond - first) / 2;
-      std::nth_element(first, middle, beyond, [](const Member& one, const Member& other) { return one.z > other.z; });
-      double upper = 0;
-      for (auto member = first; member != middle; member++) upper += amount(*member);
-      if (reached + upper >= goal) {
-        beyond = middle;
-      } else {
-        reached += upper;
-        first = middle;
-      }
-    }
-    End end;
-    end.floor = first->z;
-    end.above = before.mass;
-    end.weight = first->weight;
-    for (const Member& member : members) {
-      if (member.z > end.floor) end.above += member.weight;
-      if (member.z == end.floor) end.ties.push_back(member.token);
-    }
-    return end;
-  }
-
- private:
-  struct Bin {
-    double mass = 0;
-    int64_t count = 0;
-  };
-  struct Member {
-    float z;
-    double weight;
-    int64_t token;
-  };
-
-  Vec bins_of(const Vec& z) const {
-    const Vec depth = Vec(top_) - z, counts = (z >= Vec(cut_)) & (depth * Vec(-inverse_) >= Vec(limit_));
-    return Vec::blendv(Vec(BINS), at::vec::clamp_max(depth * Vec(steps_), Vec(BINS - 1)).floor(), counts);
-  }
-
-  std::vector<Member> members_of(int64_t bin, float least) const {
+  // Those of which `which`, a mask from their logits and their depth below the largest, has any.
+  template <typename F>
+  std::vector<Member> members(float cut, const F& which) const {
     std::vector<Member> members;
-    members.reserve(bins_[bin].count);
-    for (int64_t number = 0; number < row_.count; number++) {
-      if (row_.maxima[number] < std::max(cut_, least)) continue;
-      const float* const block = row_.block(number);
-      for (int64_t i = 0; i < BLOCK; i += LANES) {
-        const Vec z = Vec::loadu(block + i);
-        const Vec here = (bins_of(z) == Vec(static_cast<float>(bin))) & (z >= Vec(least));
-        if ((here & Vec(1)).zero_mask() == (1 << LANES) - 1) continue;
-        float weights[LANES], flags[LANES];
-        scale_.exp(at::vec::clamp_min(z - Vec(top_), Vec(scale_.lowest))).store(weights);
-        (here & Vec(1)).store(flags);
-        for (int64_t lane = 0; lane < LANES; lane++)
-          if (flags[lane] != 0) members.push_back({block[i + lane], weights[lane], number * BLOCK + i + lane});
-      }
-    }
+    blocks(cut, [&](const float* z, int64_t token, const Vec& depth, const Vec& counts) {
+      const Vec here = which(depth) & counts & Vec(1);
+      if (here.zero_mask() == (1 << LANES) - 1) return;
+      float weights[LANES], flags[LANES];
+      weights_of(depth).store(weights);
+      here.store(flags);
+      for (int64_t lane = 0; lane < LANES; lane++)
+        if (flags[lane] != 0) members.push_back({z[lane], weights[lane], token + lane});
+    });
     return members;
   }
 
+  std::vector<Member> members(float cut) const {
+    return members(cut, [](const Vec& depth) { return depth == depth; });
+  }
+
+  // Where they reach a goal, in number or in mass: a histogram tells among which few. It must not lie below the cut.
+  End end(float cut, double goal, bool by_mass) const {
+    // Where there is no cut, what is DEEPEST shares the last bin.
+    const double depth = cut > LOWEST ? static_cast<double>(top_) - cut : DEEPEST / inverse_;
+    const Vec steps(static_cast<float>(depth > 0 ? std::min((BINS - 1) / depth, 1e30) : 0));
+    const auto bins_of = [&](const Vec& below) { return at::vec::clamp_max(below * steps, Vec(BINS - 1)).floor(); };
+    double bins[BINS + 1] = {};  // the last is for what does not count
+    blocks(cut, [&](const float*, int64_t, const Vec& below, const Vec& counts) {
+      int32_t places[LANES];
+      float amounts[LANES];
+      (by_mass ? weights_of(below) : Vec(1)).store(amounts);
+      at::vec::convert_to_int_of_same_size(Vec::blendv(Vec(BINS), bins_of(below), counts)).store(places);
+      for (int64_t lane = 0; lane < LANES; lane++) bins[places[lane]] += amounts[lane];
+    });
+    double before = 0, reached = 0;
+    int64_t last = 0;
+    for (int64_t bin = 0; bin < BINS && reached < goal; bin++) {
+      if (bins[bin] == 0) continue;
+      before = reached;
+      reached += bins[bin];
+      last = bin;
+    }
+    std::vector<Member> some = members(cut, [&](const Vec& below) { return bins_of(below) == Vec(last); });
+    return end_of(some, before, goal, by_mass);
+  }
+
+  // What they weigh.
+  double mass(float cut) const {
+    double sum = 0;
+    blocks(cut, [&](const float*, int64_t, const Vec& depth, const Vec& counts) {
+      sum += lane_sum(weights_of(depth) & counts);
+    });
+    return sum;
+  }
+
+ private:
+  template <typename F>
+  void blocks(float cut, const F& take) const {
+    for (int64_t number = 0; number < row_.count; number++) {
+      if (row_.maxima[number] < cut) continue;
+      for (int64_t i = 0; i < BLOCK; i += LANES) {
+        const float* const at = row_.block(number) + i;
+        const Vec z = Vec::loadu(at), depth = Vec(top_) - z;
+        take(at, number * BLOCK + i, depth, (z >= Vec(cut)) & (depth * Vec(-inverse_) >= Vec(limit_)));
+      }
+    }
+  }
+
+  Vec weights_of(const Vec& depth) const { return scale_.exp(at::vec::clamp_min(depth.neg(), Vec(scale_.lowest))); }
+
   const Row& row_;
   const Scale scale_;
-  const float top_, inverse_, cut_, limit_;
-  float steps_;
-  std::vector<Bin> bins_;
+  const float top_, inverse_, limit_;
 };
 
-// What max_surprisal, top_k, top_p and min_p leave, in this order. total: the sum of exp(y / T) of the row.
-Kept filter(const Row& row, float top, double inverse, double total, double most, double k, double p, double low_p) {
+// What max_surprisal, top_k, top_p and min_p leave, in this order. total, entropy: the sum of exp(y / T) of the row,
+// and after temperature.
+Kept filter(const Row& row, float top, double inverse, double total, double entropy, double most, double k, double p,
+            double low_p) {
   Kept kept;
   const bool drops = most == most, by_k = k == k, by_p = p < 1;
   const float limit = at_least(std::min(drops ? std::log(total) - most : -INFINITE, 0.0));
   kept.limit = std::max(limit, at_least(low_p > 0 ? std::log(low_p) : -INFINITE));
   if (!by_k && !by_p) return kept;
-  float cut = LOWEST;
-  if (by_k && k <= static_cast<double>(row.count)) {  // so many blocks have a token that is as large
+  const Tokens tokens(row, top, inverse, limit);
+  // Mostly the few most likely will do: so many blocks have a token that is as large as a certain one.
+  const double reach = by_k ? k : 2 * std::exp(entropy) + 16, most_blocks = by_k ? row.count : row.count / 2.0;
+  std::vector<Member> few;
+  if (reach <= most_blocks) {
     std::vector<float> maxima(row.maxima, row.maxima + row.count);
-    const auto last = maxima.begin() + static_cast<int64_t>(k) - 1;
+    const auto last = maxima.begin() + static_cast<int64_t>(reach) - 1;
     std::nth_element(maxima.begin(), last, maxima.end(), std::greater<float>());
-    cut = std::max(*last, LOWEST);
-  } else if (!by_k && !drops) {  // all that are less likely would together be too few for top_p to keep any
-    cut = std::max(static_cast<float>(top + (std::log((1 - p) * total / row.vocab) - 0.01) / inverse), LOWEST);
-    cut = std::min(cut, top);
+    few = tokens.members(std::max(*last, LOWEST));
   }
-  const Histogram histogram(row, top, inverse, cut, limit);
-  double mass = total;
-  if (by_k) {
-    const End end = histogram.end(k, false);
-    kept.floor = end.floor;
-    mass = end.above + end.weight * end.ties.size();
-  } else if (drops) {
-    mass = histogram.mass();
-  }
-  if (by_p) {
-    End end = histogram.end(p * mass, true, kept.floor);
-    kept.floor = end.floor;
-    // Its end may part equals, of which the higher ids stay.
-    const double needed = std::max(std::ceil((p * mass - end.above) / end.weight), 1.0);
-    if (needed < static_cast<double>(end.ties.size())) {
-      const auto first = end.ties.end() - static_cast<int64_t>(needed);
-      std::nth_element(end.ties.begin(), first, end.ties.end());
-      kept.edge = *first;
-    }
+  if (by_k)
+    kept.floor = (static_cast<double>(few.size()) >= k ? end_of(few, 0, k, false) : tokens.end(LOWEST, k, false)).floor;
+  if (!by_p) return kept;
+  const double goal = p * (by_k || drops ? tokens.mass(kept.floor) : total);
+  const bool enough = std::accumulate(few.begin(), few.end(), 0.0, add_mass) >= goal;
+  // Without these, all that lie below the cut would together be too few for top_p to keep any.
+  const double least = by_k || drops ? kept.floor : top + (std::log((1 - p) * total / row.vocab) - 0.01) / inverse;
+  const float cut = std::min(std::max(static_cast<float>(least), LOWEST), top);
+  End end = enough ? end_of(few, 0, goal, true) : tokens.end(cut, goal, true);
+  kept.floor = end.floor;
+  // Its end may part equals, of which the higher ids stay.
+  const double needed = std::max(std::ceil((goal - end.above) / end.weight), 1.0);
+  if (needed < static_cast<double>(end.ties.size())) {
+    const auto first = end.ties.end() - static_cast<int64_t>(needed);
+    std::nth_element(end.ties.begin(), first, end.ties.end());
+    kept.edge = *first;
   }
   return kept;
 }
 
-void keep_row(const Batch& batch, const Asked& asked, const Left& left, int64_t number) {
+// left: `Left` of all rows, column by column, and after it what is left of each block weighs, `[rows, blocks]`.
+void keep_row(const Batch& batch, const Asked& asked, double* left, int64_t number) {
   const Row row(batch, number);
-  const Found& found = batch.found[number];
+  const Found found = read<Found>(batch.found, batch.rows, number);
   const float top = static_cast<float>(found.maximum);
   const double temperature = asked.temperatures[number], inverse = inverse_of(temperature);
-  double* const masses = left.masses + number * row.count;
-  std::fill(masses, masses + row.count, 0.0);
-  const auto store = [&](double mass, double final, double count, double likeliest, double log_sum, double entropy,
-                         int64_t floor, int64_t edge, double limit) {
-    double column[] = {mass, final, count, likeliest, log_sum, entropy};
-    for (int i = 0; i < 6; i++) left.figures[i * batch.rows + number] = column[i];
-    left.bounds[number] = floor;
-    left.bounds[batch.rows + number] = edge;
-    left.limits[number] = limit;
-  };
   if (!std::isfinite(top) || !std::isfinite(temperature)) {
-    store(ABSENT, ABSENT, ABSENT, ABSENT, ABSENT, ABSENT, std::numeric_limits<int32_t>::max(), 0, 0);
+    constexpr double nothing = std::numeric_limits<int32_t>::max();
+    write(left, batch.rows, number, Left{ABSENT, ABSENT, ABSENT, ABSENT, ABSENT, ABSENT, nothing, 0, 0});
     return;
   }
   double log_sum = asked.log_sums ? asked.log_sums[number] : ABSENT;
@@ -596,29 +599,30 @@ void keep_row(const Batch& batch, const Asked& asked, const Left& left, int64_t 
   }
   const double total = std::exp(log_sum);
   if (temperature == 0) {
-    store(1 / total, 0, 1, 1, log_sum, entropy, key_of(top), static_cast<int64_t>(found.best), 0);
+    write(left, batch.rows, number, Left{1 / total, 0, 1, 1, log_sum, entropy, key_of(top), found.best, 0});
     return;
   }
   const double most = asked.surprisal ? asked.surprisal[number] : ABSENT;
   const Kept kept =
-      filter(row, top, inverse, total, most, asked.top_k[number], asked.top_p[number], asked.min_p[number]);
+      filter(row, top, inverse, total, entropy, most, asked.top_k[number], asked.top_p[number], asked.min_p[number]);
+  double* const masses = masses_of(left, batch, row, number);
   double mass = 0, inner = 0, count = 0;
   const Weights weights(row, top, inverse, kept);
   for (int64_t block = 0; block < row.count; block++) {
     Vec mass_here(0), inner_here(0), count_here(0);
-    const bool any = weights.block(block, [&](int64_t, const Vec& y, const Vec& weight, const Vec& here) {
+    weights.block(block, [&](int64_t, const Vec& y, const Vec& weight, const Vec& here) {
       mass_here = mass_here + weight;
       inner_here = at::vec::fmadd(weight, y, inner_here);
       count_here = count_here + (here & Vec(1));
     });
-    if (!any) continue;
-    masses[block] = sum(mass_here);
+    masses[block] = lane_sum(mass_here);
     mass += masses[block];
-    inner += sum(inner_here);
-    count += sum(count_here);
+    inner += lane_sum(inner_here);
+    count += lane_sum(count_here);
   }
-  store(mass / total, std::log(mass) - inverse * inner / mass, count, 1 / mass, log_sum, entropy, key_of(kept.floor),
-        kept.edge, kept.limit);
+  const double final = std::log(mass) - inverse * inner / mass, edge = static_cast<double>(kept.edge);
+  write(left, batch.rows, number,
+        Left{mass / total, final, count, 1 / mass, log_sum, entropy, key_of(kept.floor), edge, kept.limit});
 }
 
 // The token with which the sum of weights in the order of ids is above u times the whole.
@@ -652,50 +656,46 @@ double larger_than(const Row& row, float z) {
     if (!(row.maxima[number] > z)) continue;
     for (int64_t i = 0; i < BLOCK; i += LANES) count = count + ((Vec::loadu(row.block(number) + i) > Vec(z)) & Vec(1));
   }
-  return sum(count);
+  return lane_sum(count);
 }
 
-void draw_row(const Batch& batch, const Asked& asked, const Left& left, const double* numbers, int64_t* tokens,
+void draw_row(const Batch& batch, const Asked& asked, double* left, const double* numbers, int64_t* tokens,
               Record* records, int64_t number) {
   const Row row(batch, number);
-  const Found& found = batch.found[number];
+  const Found found = read<Found>(batch.found, batch.rows, number);
   const float top = static_cast<float>(found.maximum);
   const double temperature = asked.temperatures[number], inverse = inverse_of(temperature);
   const bool sound = std::isfinite(top), decided = std::isfinite(temperature), greedy = temperature == 0;
-  const auto figure = [&](int i) { return left.figures[i * batch.rows + number]; };
+  const Left kept = read<Left>(left, batch.rows, number);
   int64_t token = static_cast<int64_t>(found.best);
   if (sound && decided && !greedy) {
-    Kept kept;
-    kept.floor = logit_of(left.bounds[number]);
-    kept.edge = left.bounds[batch.rows + number];
-    kept.limit = static_cast<float>(left.limits[number]);
-    token = draw_token(row, Weights(row, top, inverse, kept), left.masses + number * row.count, numbers[number]);
+    const Kept bounds{logit_of(kept.floor), static_cast<float>(kept.limit), static_cast<int64_t>(kept.edge)};
+    token = draw_token(row, Weights(row, top, inverse, bounds), masses_of(left, batch, row, number), numbers[number]);
   }
   tokens[number] = token;
   const float own = row.logit(token);
-  const double kept_mass = figure(0), log_sum = figure(4);
   const auto or_off = [&](double value, double off) { return value == value ? value : off; };
   Record& record = records[number];
   record.token = static_cast<double>(token);
   record.fault = !sound ? 1 : !decided ? 2 : 0;
   record.original_entropy = found.entropy;
-  record.final_entropy = figure(1);
-  record.effective_vocab_size = figure(2);
+  record.final_entropy = kept.final_entropy;
+  record.effective_vocab_size = kept.effective;
   record.original_vocab_size = ABSENT;  // the host knows
-  record.top_token_prob = figure(3);
+  record.top_token_prob = kept.top_token_prob;
   record.temperature = temperature;
   record.top_k = or_off(asked.top_k[number], 0);
   record.top_p = or_off(asked.top_p[number], 1);
   record.min_p = or_off(asked.min_p[number], 0);
   record.varentropy = found.varentropy;
-  record.scaled_entropy = greedy ? ABSENT : figure(5);
+  record.scaled_entropy = greedy ? ABSENT : kept.scaled_entropy;
   record.original_top_prob = found.top_prob;
-  record.kept_mass = greedy ? ABSENT : kept_mass;
+  record.kept_mass = greedy ? ABSENT : kept.kept_mass;
   record.saturated = asked.saturated ? asked.saturated[number] : ABSENT;
   record.infeasible = asked.infeasible ? asked.infeasible[number] : ABSENT;
   record.constraint_mass = ABSENT;
   record.logprob = own - found.normalizer;
-  record.filtered_logprob = greedy ? 0 : static_cast<double>(own - top) * inverse - log_sum - log(kept_mass);
+  record.filtered_logprob = greedy ? 0 : static_cast<double>(own - top) * inverse - kept.log_sum - log(kept.kept_mass);
   record.rank = sound ? larger_than(row, own) : 0;
 }
 
@@ -704,7 +704,6 @@ void draw_row(const Batch& batch, const Asked& asked, const Left& left, const do
 extern "C" {
 
 int64_t block() { return BLOCK; }
-int64_t columns() { return sizeof(Found) / sizeof(double); }
 
 // ahead: 1 / T that is known before, NaN where it is not; or none.
 void survey(const Batch* batch, const double* ahead) {
@@ -720,13 +719,13 @@ void search(const Batch* batch, const int64_t* index, const double* targets, con
   });
 }
 
-void keep(const Batch* batch, const Asked* asked, const Left* left) {
-  each(batch->rows, *batch, [&](int64_t row) { keep_row(*batch, *asked, *left, row); });
+void keep(const Batch* batch, const Asked* asked, double* left) {
+  each(batch->rows, *batch, [&](int64_t row) { keep_row(*batch, *asked, left, row); });
 }
 
 // numbers: one in [0, 1) a row; tokens: what is drawn; records: all that is to be told.
-void draw(const Batch* batch, const Asked* asked, const Left* left, const double* numbers, int64_t* tokens,
+void draw(const Batch* batch, const Asked* asked, double* left, const double* numbers, int64_t* tokens,
           Record* records) {
-  each(batch->rows, *batch, [&](int64_t row) { draw_row(*batch, *asked, *left, numbers, tokens, records, row); });
+  each(batch->rows, *batch, [&](int64_t row) { draw_row(*batch, *asked, left, numbers, tokens, records, row); });
 }
 }

@@ -77,6 +77,7 @@ class Survey:
     found: Tensor
     table: Tensor
     cuts: Tensor
+    best: Candidates
     foreseen: bool
 
     @property
@@ -156,8 +157,7 @@ class Survey:
             )  # fmt: skip
         return Fused(
             index=None, ids=self.table, weights=self.logits, kept=None, figures=figures,
-            setting=setting, temperatures=temperatures, top=self.found[survey.MAXIMUM.value],
-            best=self.found[survey.BEST.value], bounds=bounds, limits=limits, survey=self, space=space,
+            setting=setting, temperatures=temperatures, survey=self, bounds=bounds, limits=limits, space=space,
         )  # fmt: skip
 
     @property
@@ -194,8 +194,22 @@ class Fused(Floored):
     drawn token's, once there is one."""
 
     survey: Survey
+    bounds: Tensor
+    limits: Tensor
     space: Tensor
     larger: Tensor | None = None
+
+    @property
+    def top(self) -> Tensor:
+        return self.survey.found[survey.MAXIMUM.value]
+
+    @property
+    def best(self) -> Tensor:
+        return self.survey.found[survey.BEST.value]
+
+    @property
+    def floors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.bounds[0], self.bounds[1], self.limits[:2].amax(0)
 
     def draw(self, u: Tensor) -> Tensor:
         seen, control = self.survey, self.setting.control
@@ -234,7 +248,7 @@ def rank(logits: Tensor, ahead: Tensor | None = None, ladder: bool = False) -> R
         PARTS_2=triton.next_power_of_2(parts), BLOCKS_2=triton.next_power_of_2(blocks), TILE=TILE, BLOCK=BLOCK,
         **_SURVEY,
     )  # fmt: skip
-    return Ranked(logits, best, Survey(logits, found, table, cuts, ahead is not None))
+    return Ranked(logits, None, Survey(logits, found, table, cuts, best, ahead is not None))
 
 
 def roll(seeds: Tensor, positions: Tensor, numbers: Tensor) -> None:

@@ -79,8 +79,8 @@ class Policy(Declared):
     sometimes_greedy: ClassVar[bool] = False
     """Whether its control may give temperature 0."""
     sound: ClassVar[bool] = False
-    """Whether its control needs no second look: its temperature is above 0, or NaN, and where statistics come from a
-    GPU's kernels it tells log_sum and scaled_entropy."""
+    """Whether its control needs no second look: its columns are float64 and of their shape, its temperature is above 0,
+    or NaN, and where statistics come from kernels it tells log_sum and scaled_entropy."""
     seeks: ClassVar[bool] = False
     """Whether its control looks for a temperature by its entropy."""
 
