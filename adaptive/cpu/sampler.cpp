@@ -462,7 +462,7 @@ class Tokens {
   Tokens(const Row& row, float top, double inverse, float limit)
       : row_(row), scale_(inverse), top_(top), inverse_(static_cast<float>(inverse)), limit_(limit) {}
 
-  // Those of which `which`, a mask from their logits and their depth below the largest, has any.
+  // Those that `which` picks, a mask of their depth below the largest.
   template <typename F>
   std::vector<Member> members(float cut, const F& which) const {
     std::vector<Member> members;
