@@ -1,4 +1,4 @@
-"""Entropy-aware sampling for language models, in pure torch. Usable without the server."""
+"""Entropy-aware sampling for language models, in torch. Usable without the server."""
 
 from adaptive.accelerator import compile_sampler
 from adaptive.apply import (
