@@ -63,7 +63,7 @@ class Pool:
     index: rows of the batch; None means all. ids: the tokens that were looked at `[rows, n]`; None means the whole
     vocabulary. weights: probabilities after temperature, 0 for what is removed `[rows, n]`. kept: which of those tokens
     are left `[rows, n]`; of the whole vocabulary None: those of weight above 0, and all of rows that are `open`,
-    to which no filter was applied. figures: `FIGURES`, float64 `[6, rows]`. packed: the report of a step whose logits
+    to which no filter was applied. figures: `FIGURES`, float64 `[6, rows]`. packed: the records of a step whose logits
     nothing has changed (`adaptive.info.pack`), if the draw has told.
     """
 

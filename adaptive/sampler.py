@@ -41,14 +41,15 @@ class Masks:
 class Shaped:
     """A step before the draw: what was measured and decided, and what is left to draw from.
 
-    ranked: the logits after step 2. reshaped: rows whose policy reshapes, None if there are none. All but ranked and
-    pools `[rows]`.
+    ranked: the logits after step 2. touched: rows whose logits it may have changed, None if it changed none. reshaped:
+    rows whose policy reshapes, None if there are none. All but ranked and pools `[rows]`.
     """
 
     statistics: Statistics
     ranked: Ranked
     setting: Setting
     constraint_mass: Tensor | None
+    touched: Tensor | None
     pools: list[Pool]
     reshaped: Tensor | None = None
 
@@ -71,6 +72,16 @@ class Shaped:
             drawn = pool.draw(part(u, pool.index))
             tokens = drawn if pool.index is None else tokens.index_copy(0, pool.index, drawn)
         return tokens
+
+    @property
+    def untold(self) -> Tensor | None:
+        """Rows whose record the first pool cannot tell, bool `[rows]`; None if there are none."""
+        if len(self.pools) == 1:
+            return self.touched
+        rows = torch.zeros_like(self.ranked.logits[:, 0], dtype=torch.bool) if self.touched is None else self.touched
+        for pool in self.pools[1:]:
+            rows = torch.ones_like(rows) if pool.index is None else rows.index_fill(0, pool.index, True)
+        return rows
 
     @property
     def told(self) -> Pool | None:
@@ -145,13 +156,14 @@ def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
     untouched = z is statistics.logits
     changed = statistics.source if untouched else rank(z)
     control = decide(statistics, rows)
-    if not untouched and control.log_sum is not None:  # what a policy knows is of the original logits
-        control.log_sum = control.log_sum.masked_fill(_touched(rows, masks), torch.nan)
+    touched = None if untouched else _touched(rows, masks)
+    if touched is not None and control.log_sum is not None:  # what a policy knows is of the original logits
+        control.log_sum = control.log_sum.masked_fill(touched, torch.nan)
     greedy = any(group.kind.sometimes_greedy for group in rows.groups)
     complete = untouched and all(group.kind.sound for group in rows.groups)
     setting = Setting(control, _filter_columns(control, rows), _xtc_dice(rows), greedy, complete)
     found = pools(changed, statistics.moments if untouched else None, rows, setting)
-    shaped = Shaped(statistics, changed, setting, constraint_mass, found)
+    shaped = Shaped(statistics, changed, setting, constraint_mass, touched, found)
     shaped.reshaped = _reshaped(shaped, rows)
     return shaped
 
@@ -159,9 +171,7 @@ def shape(logits: Tensor, rows: Rows, masks: Masks | None = None) -> Shaped:
 def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) -> Report:
     """Report which tokens were taken, and step 7. drawn: they come from `shaped.draw`."""
     statistics, ids = shaped.statistics, tokens[:, None]
-    packed = shaped.told.packed if drawn and shaped.told is not None else None
-    if packed is None:
-        packed = _packed(shaped, rows, tokens, drawn)
+    packed = _records(shaped, rows, tokens, drawn)
     states = None
     if any(group.state for group in rows.groups):
         states = absorb(rows, _outcome(shaped, packed, ids), field(packed, "fault"))
@@ -177,6 +187,15 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) ->
     return Report(
         parts[0] if len(parts) == 1 else torch.cat(parts, -1), statistics.vocab_size, rows.figures, rows.faults
     )
+
+
+def _records(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool) -> Tensor:
+    """The records of a step but for states. What kernels tell of a row they tell in any company: in the last bits it
+    may be another than what plain torch tells."""
+    told, untold = shaped.pools[0].packed if drawn else None, shaped.untold
+    if told is None:
+        return _packed(shaped, rows, tokens, drawn)
+    return told if untold is None else torch.where(untold[:, None], _packed(shaped, rows, tokens, drawn), told)
 
 
 def _packed(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool) -> Tensor:

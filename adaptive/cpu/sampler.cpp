@@ -111,13 +111,6 @@ void each(int64_t count, const Batch& batch, const F& body) {
   for (int64_t one = 0; one < count; one++) body(one);
 }
 
-// As torch has it, to the last bit.
-double log(double x) {
-  double lanes[Wide::size()];
-  Wide(x).log().store(lanes);
-  return lanes[0];
-}
-
 double inverse_of(double temperature) { return temperature == 0 ? 1 : std::min(1 / temperature, LARGEST_INVERSE); }
 
 // exp(y / T) for logits y less their maximum, from `lowest` on.
@@ -384,40 +377,6 @@ struct Kept {
   int64_t edge = 0;
 };
 
-// Weights exp(y / T) of what is left of a row.
-class Weights {
- public:
-  Weights(const Row& row, float top, double inverse, const Kept& kept)
-      : row_(row), kept_(kept), scale_(inverse), top_(top), inverse_(static_cast<float>(inverse)) {}
-
-  // Of one block: `take(i, y, weight, left)` for its tokens from the i-th on; left: a mask. Whether it has any.
-  template <typename F>
-  bool block(int64_t number, const F& take) const {
-    if (row_.maxima[number] < kept_.floor || (row_.maxima[number] - top_) * inverse_ < kept_.limit) return false;
-    const float* z = row_.block(number);
-    float copy[BLOCK];
-    if (kept_.edge > number * BLOCK) {
-      for (int64_t i = 0; i < BLOCK; i++)
-        copy[i] =
-            z[i] == kept_.floor && number * BLOCK + i < kept_.edge ? -std::numeric_limits<float>::infinity() : z[i];
-      z = copy;
-    }
-    for (int64_t i = 0; i < BLOCK; i += LANES) {
-      const Vec logits = Vec::loadu(z + i), y = logits - Vec(top_);
-      const Vec left = (logits >= Vec(kept_.floor)) & (y * Vec(inverse_) >= Vec(kept_.limit));
-      const Vec deep = at::vec::clamp_min(y, Vec(scale_.lowest));
-      take(i, deep, scale_.exp(deep) & left, left);
-    }
-    return true;
-  }
-
- private:
-  const Row& row_;
-  const Kept& kept_;
-  const Scale scale_;
-  const float top_, inverse_;
-};
-
 // A token among which top_k or top_p ends.
 struct Member {
   float z;
@@ -456,44 +415,56 @@ End end_of(std::vector<Member>& members, double before, double goal, bool by_mas
   return end;
 }
 
-// The tokens of a row from a logit `cut` on whose y / T is at least `limit`.
-class Tokens {
+// What is left of a row, and its weights exp(y / T).
+class View {
  public:
-  Tokens(const Row& row, float top, double inverse, float limit)
-      : row_(row), scale_(inverse), top_(top), inverse_(static_cast<float>(inverse)), limit_(limit) {}
+  View(const Row& row, float top, double inverse, const Kept& kept)
+      : row_(row), kept_(kept), scale_(inverse), top_(top), inverse_(static_cast<float>(inverse)) {}
 
-  // Those that `which` picks, a mask of their depth below the largest.
+  // `take(z, token, y, left)` for the tokens of a block, from the one at z on; left: a mask, and where it is set y is
+  // no deeper than the scale reaches.
   template <typename F>
-  std::vector<Member> members(float cut, const F& which) const {
-    std::vector<Member> members;
-    blocks(cut, [&](const float* z, int64_t token, const Vec& depth, const Vec& counts) {
-      const Vec here = which(depth) & counts & Vec(1);
-      if (here.zero_mask() == (1 << LANES) - 1) return;
-      float weights[LANES], flags[LANES];
-      weights_of(depth).store(weights);
-      here.store(flags);
-      for (int64_t lane = 0; lane < LANES; lane++)
-        if (flags[lane] != 0) members.push_back({z[lane], weights[lane], token + lane});
-    });
-    return members;
+  void block(int64_t number, const F& take) const {
+    if (row_.maxima[number] < kept_.floor || (row_.maxima[number] - top_) * inverse_ < kept_.limit) return;
+    const float* z = row_.block(number);
+    float copy[BLOCK];
+    if (kept_.edge > number * BLOCK) {
+      std::copy(z, z + BLOCK, copy);
+      for (int64_t i = 0; i < std::min(BLOCK, kept_.edge - number * BLOCK); i++)
+        if (z[i] == kept_.floor) copy[i] = -std::numeric_limits<float>::infinity();
+      z = copy;
+    }
+    for (int64_t i = 0; i < BLOCK; i += LANES) {
+      const Vec logits = Vec::loadu(z + i), y = logits - Vec(top_);
+      const Vec left = (logits >= Vec(kept_.floor)) & (y * Vec(inverse_) >= Vec(kept_.limit));
+      take(z + i, number * BLOCK + i, at::vec::clamp_min(y, Vec(scale_.lowest)), left);
+    }
   }
 
-  std::vector<Member> members(float cut) const {
-    return members(cut, [](const Vec& depth) { return depth == depth; });
+  Vec weights(const Vec& y) const { return scale_.exp(y); }
+
+  double mass() const {
+    double sum = 0;
+    blocks([&](const float*, int64_t, const Vec& y, const Vec& left) { sum += lane_sum(weights(y) & left); });
+    return sum;
   }
 
-  // Where they reach a goal, in number or in mass: a histogram tells among which few. It must not lie below the cut.
-  End end(float cut, double goal, bool by_mass) const {
-    // Where there is no cut, what is DEEPEST shares the last bin.
-    const double depth = cut > LOWEST ? static_cast<double>(top_) - cut : DEEPEST / inverse_;
-    const Vec steps(static_cast<float>(depth > 0 ? std::min((BINS - 1) / depth, 1e30) : 0));
-    const auto bins_of = [&](const Vec& below) { return at::vec::clamp_max(below * steps, Vec(BINS - 1)).floor(); };
-    double bins[BINS + 1] = {};  // the last is for what does not count
-    blocks(cut, [&](const float*, int64_t, const Vec& below, const Vec& counts) {
+  std::vector<Member> members() const {
+    return members([](const Vec& y) { return y == y; });
+  }
+
+  // Where it reaches a goal, in number or in mass: a histogram tells among which few.
+  End end(double goal, bool by_mass) const {
+    // Without a floor what is deepest shares the last bin.
+    const double depth = kept_.floor > LOWEST ? static_cast<double>(top_) - kept_.floor : -scale_.lowest;
+    const Vec steps(static_cast<float>(depth > 0 ? std::max((1 - BINS) / depth, -1e30) : 0));
+    const auto bins_of = [&](const Vec& y) { return at::vec::clamp_max(y * steps, Vec(BINS - 1)).floor(); };
+    double bins[BINS + 1] = {};  // the last is for what is not left
+    blocks([&](const float*, int64_t, const Vec& y, const Vec& left) {
       int32_t places[LANES];
       float amounts[LANES];
-      (by_mass ? weights_of(below) : Vec(1)).store(amounts);
-      at::vec::convert_to_int_of_same_size(Vec::blendv(Vec(BINS), bins_of(below), counts)).store(places);
+      (by_mass ? weights(y) : Vec(1)).store(amounts);
+      at::vec::convert_to_int_of_same_size(Vec::blendv(Vec(BINS), bins_of(y), left)).store(places);
       for (int64_t lane = 0; lane < LANES; lane++) bins[places[lane]] += amounts[lane];
     });
     double before = 0, reached = 0;
@@ -504,37 +475,36 @@ class Tokens {
       reached += bins[bin];
       last = bin;
     }
-    std::vector<Member> some = members(cut, [&](const Vec& below) { return bins_of(below) == Vec(last); });
+    std::vector<Member> some = members([&](const Vec& y) { return bins_of(y) == Vec(last); });
     return end_of(some, before, goal, by_mass);
-  }
-
-  // What they weigh.
-  double mass(float cut) const {
-    double sum = 0;
-    blocks(cut, [&](const float*, int64_t, const Vec& depth, const Vec& counts) {
-      sum += lane_sum(weights_of(depth) & counts);
-    });
-    return sum;
   }
 
  private:
   template <typename F>
-  void blocks(float cut, const F& take) const {
-    for (int64_t number = 0; number < row_.count; number++) {
-      if (row_.maxima[number] < cut) continue;
-      for (int64_t i = 0; i < BLOCK; i += LANES) {
-        const float* const at = row_.block(number) + i;
-        const Vec z = Vec::loadu(at), depth = Vec(top_) - z;
-        take(at, number * BLOCK + i, depth, (z >= Vec(cut)) & (depth * Vec(-inverse_) >= Vec(limit_)));
-      }
-    }
+  void blocks(const F& take) const {
+    for (int64_t number = 0; number < row_.count; number++) block(number, take);
   }
 
-  Vec weights_of(const Vec& depth) const { return scale_.exp(at::vec::clamp_min(depth.neg(), Vec(scale_.lowest))); }
+  // Those that `which` picks, a mask of their y.
+  template <typename F>
+  std::vector<Member> members(const F& which) const {
+    std::vector<Member> members;
+    blocks([&](const float* z, int64_t token, const Vec& y, const Vec& left) {
+      const Vec here = which(y) & left & Vec(1);
+      if (here.zero_mask() == (1 << LANES) - 1) return;
+      float amounts[LANES], flags[LANES];
+      weights(y).store(amounts);
+      here.store(flags);
+      for (int64_t lane = 0; lane < LANES; lane++)
+        if (flags[lane] != 0) members.push_back({z[lane], amounts[lane], token + lane});
+    });
+    return members;
+  }
 
   const Row& row_;
+  const Kept kept_;
   const Scale scale_;
-  const float top_, inverse_, limit_;
+  const float top_, inverse_;
 };
 
 // What max_surprisal, top_k, top_p and min_p leave, in this order. total, entropy: the sum of exp(y / T) of the row,
@@ -546,7 +516,7 @@ Kept filter(const Row& row, float top, double inverse, double total, double entr
   const float limit = at_least(std::min(drops ? std::log(total) - most : -INFINITE, 0.0));
   kept.limit = std::max(limit, at_least(low_p > 0 ? std::log(low_p) : -INFINITE));
   if (!by_k && !by_p) return kept;
-  const Tokens tokens(row, top, inverse, limit);
+  const auto from = [&](float floor) { return View(row, top, inverse, {floor, limit, 0}); };
   // Mostly the few most likely will do: so many blocks have a token that is as large as a certain one.
   const double reach = by_k ? k : 2 * std::exp(entropy) + 16, most_blocks = by_k ? row.count : row.count / 2.0;
   std::vector<Member> few;
@@ -554,17 +524,17 @@ Kept filter(const Row& row, float top, double inverse, double total, double entr
     std::vector<float> maxima(row.maxima, row.maxima + row.count);
     const auto last = maxima.begin() + static_cast<int64_t>(reach) - 1;
     std::nth_element(maxima.begin(), last, maxima.end(), std::greater<float>());
-    few = tokens.members(std::max(*last, LOWEST));
+    few = from(std::max(*last, LOWEST)).members();
   }
   if (by_k)
-    kept.floor = (static_cast<double>(few.size()) >= k ? end_of(few, 0, k, false) : tokens.end(LOWEST, k, false)).floor;
+    kept.floor = (static_cast<double>(few.size()) >= k ? end_of(few, 0, k, false) : from(LOWEST).end(k, false)).floor;
   if (!by_p) return kept;
-  const double goal = p * (by_k || drops ? tokens.mass(kept.floor) : total);
+  const double goal = p * (by_k || drops ? from(kept.floor).mass() : total);
   const bool enough = std::accumulate(few.begin(), few.end(), 0.0, add_mass) >= goal;
   // Without these, all that lie below the cut would together be too few for top_p to keep any.
   const double least = by_k || drops ? kept.floor : top + (std::log((1 - p) * total / row.vocab) - 0.01) / inverse;
   const float cut = std::min(std::max(static_cast<float>(least), LOWEST), top);
-  End end = enough ? end_of(few, 0, goal, true) : tokens.end(cut, goal, true);
+  End end = enough ? end_of(few, 0, goal, true) : from(cut).end(goal, true);
   kept.floor = end.floor;
   // Its end may part equals, of which the higher ids stay.
   const double needed = std::max(std::ceil((goal - end.above) / end.weight), 1.0);
@@ -607,10 +577,11 @@ void keep_row(const Batch& batch, const Asked& asked, double* left, int64_t numb
       filter(row, top, inverse, total, entropy, most, asked.top_k[number], asked.top_p[number], asked.min_p[number]);
   double* const masses = masses_of(left, batch, row, number);
   double mass = 0, inner = 0, count = 0;
-  const Weights weights(row, top, inverse, kept);
+  const View view(row, top, inverse, kept);
   for (int64_t block = 0; block < row.count; block++) {
     Vec mass_here(0), inner_here(0), count_here(0);
-    weights.block(block, [&](int64_t, const Vec& y, const Vec& weight, const Vec& here) {
+    view.block(block, [&](const float*, int64_t, const Vec& y, const Vec& here) {
+      const Vec weight = view.weights(y) & here;
       mass_here = mass_here + weight;
       inner_here = at::vec::fmadd(weight, y, inner_here);
       count_here = count_here + (here & Vec(1));
@@ -626,7 +597,7 @@ void keep_row(const Batch& batch, const Asked& asked, double* left, int64_t numb
 }
 
 // The token with which the sum of weights in the order of ids is above u times the whole.
-int64_t draw_token(const Row& row, const Weights& weights, const double* masses, double u) {
+int64_t draw_token(const Row& row, const View& view, const double* masses, double u) {
   double mass = 0, before = 0, sum = 0;
   for (int64_t block = 0; block < row.count; block++) mass += masses[block];
   const double goal = u * mass;
@@ -638,13 +609,13 @@ int64_t draw_token(const Row& row, const Weights& weights, const double* masses,
     chosen = block;  // rounding may lead the goal past the last that has any
   }
   double running = before;
-  weights.block(chosen, [&](int64_t i, const Vec&, const Vec& weight, const Vec&) {
+  view.block(chosen, [&](const float*, int64_t first, const Vec& y, const Vec& left) {
     float lanes[LANES];
-    weight.store(lanes);
+    (view.weights(y) & left).store(lanes);
     for (int64_t lane = 0; lane < LANES; lane++) {
       if (lanes[lane] == 0 || running > goal) continue;
       running += lanes[lane];
-      token = chosen * BLOCK + i + lane;
+      token = first + lane;
     }
   });
   return token;
@@ -670,7 +641,7 @@ void draw_row(const Batch& batch, const Asked& asked, double* left, const double
   int64_t token = static_cast<int64_t>(found.best);
   if (sound && decided && !greedy) {
     const Kept bounds{logit_of(kept.floor), static_cast<float>(kept.limit), static_cast<int64_t>(kept.edge)};
-    token = draw_token(row, Weights(row, top, inverse, bounds), masses_of(left, batch, row, number), numbers[number]);
+    token = draw_token(row, View(row, top, inverse, bounds), masses_of(left, batch, row, number), numbers[number]);
   }
   tokens[number] = token;
   const float own = row.logit(token);
@@ -695,7 +666,8 @@ void draw_row(const Batch& batch, const Asked& asked, double* left, const double
   record.infeasible = asked.infeasible ? asked.infeasible[number] : ABSENT;
   record.constraint_mass = ABSENT;
   record.logprob = own - found.normalizer;
-  record.filtered_logprob = greedy ? 0 : static_cast<double>(own - top) * inverse - kept.log_sum - log(kept.kept_mass);
+  record.filtered_logprob =
+      greedy ? 0 : static_cast<double>(own - top) * inverse - kept.log_sum - std::log(kept.kept_mass);
   record.rank = sound ? larger_than(row, own) : 0;
 }
 

@@ -135,6 +135,19 @@ def test_every_kind_of_row_equals_itself_alone_bit_for_bit_and_nearly_what_is_no
 
 
 @needs_compiler
+@pytest.mark.parametrize(
+    "other", [RowSettings(filters=Filters(typical_p=0.5)), RowSettings(bias={1: 1.0})], ids=["filter", "bias"]
+)
+def test_a_record_has_the_same_bits_beside_rows_that_plain_torch_tells_of(other, compiled):
+    """Its logarithm may be another in the last bit."""
+    logits = torch.cat([random_logits(200, 4096, 6.0), random_logits(1, 4096)])
+    settings = [RowSettings(Fixed(0.7), Filters(top_k=1 + seed % 27, top_p=0.9), seed=seed) for seed in range(200)]
+    alone = infos(logits[:200], Rows(settings))
+    beside = infos(logits, Rows([*settings, other]))
+    assert [repr(info) for info in beside[:200]] == [repr(info) for info in alone]
+
+
+@needs_compiler
 @pytest.mark.parametrize("name", edge_rows(SMALL))
 def test_rows_at_every_edge(name, monkeypatch):
     row = edge_rows(SMALL)[name][None].float()
