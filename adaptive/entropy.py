@@ -93,7 +93,7 @@ class Statistics:
 
     @property
     def best(self) -> Tensor:
-        """The largest logits in falling order, `[rows, n]`; on a GPU one."""
+        """The largest logits in falling order, `[rows, n]`; one where there are kernels."""
         return self._of(self.source.best.values)
 
     @property

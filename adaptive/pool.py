@@ -31,7 +31,7 @@ FIGURES = ("kept_mass", "final_entropy", "effective", "top_token_prob", "log_sum
 class Setting:
     """What steps 5 and 6 go by, `[rows]`. columns: the filters' parameters in force. dice: for xtc, if it is in use.
     sometimes_greedy: whether there can be rows that take the most likely token. complete: whether a policy that tells
-    log_sum and scaled_entropy tells them of every row, as on a GPU with kernels all do then."""
+    log_sum and scaled_entropy tells them of every row, as kernels see to for all of ours."""
 
     control: Control
     columns: Columns

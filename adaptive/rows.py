@@ -136,7 +136,7 @@ class Rows:
         self.flat = False  # whether the last step could tell of no row; a hint that saves work and changes no result
         self.slow = sorted({*range(len(self.settings))} - {*quick})
         self.quick_index = None if not self.slow else self._column(quick)
-        # A GPU's kernels know the filters that keep the most likely tokens; rows that use another go the plain way.
+        # Kernels know the filters that keep the most likely tokens; rows that use another go the plain way.
         later = {row for place, rows in users.items() if place > LAST_LEADING for row in rows}
         self.fused = len(early | later) < len(self.settings)
         self.unfused = self._column(sorted(early | later)) if early | later else None

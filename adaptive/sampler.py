@@ -80,7 +80,8 @@ class Shaped:
             return self.touched
         rows = torch.zeros_like(self.ranked.logits[:, 0], dtype=torch.bool) if self.touched is None else self.touched
         for pool in self.pools[1:]:
-            rows = torch.ones_like(rows) if pool.index is None else rows.index_fill(0, pool.index, True)
+            assert pool.index is not None  # the first alone can be of all rows
+            rows = rows.index_fill(0, pool.index, True)
         return rows
 
     @property
@@ -192,9 +193,10 @@ def conclude(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool = False) ->
 def _records(shaped: Shaped, rows: Rows, tokens: Tensor, drawn: bool) -> Tensor:
     """The records of a step but for states. What kernels tell of a row they tell in any company: in the last bits it
     may be another than what plain torch tells."""
-    told, untold = shaped.pools[0].packed if drawn else None, shaped.untold
+    told = shaped.pools[0].packed if drawn else None
     if told is None:
         return _packed(shaped, rows, tokens, drawn)
+    untold = shaped.untold
     return told if untold is None else torch.where(untold[:, None], _packed(shaped, rows, tokens, drawn), told)
 
 

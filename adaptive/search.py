@@ -174,7 +174,7 @@ def _carried(known: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
 def _forecast(statistics: Statistics, target: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
     """About the u that is looked for, from what is known at T = 1."""
     best, moments = statistics.best, statistics.moments
-    if best.shape[-1] == 1:  # on a GPU without kernels
+    if best.shape[-1] == 1:  # on a GPU without kernels: where there are some they search
         return torch.zeros_like(target).clamp(bottom, top)
     return _forecast_from(best, *moments[:3], target, bottom, top)
 

@@ -152,14 +152,6 @@ class Fused(Floored):
     room: Tensor
 
     @property
-    def top(self) -> Tensor:
-        return self.survey.found[0]
-
-    @property
-    def best(self) -> Tensor:
-        return self.survey.found[1]
-
-    @property
     def floors(self) -> tuple[Tensor, Tensor, Tensor]:
         floor, edge, limit = self.room[len(FIGURES) :][:3]
         return floor.long(), edge, limit

@@ -200,14 +200,6 @@ class Fused(Floored):
     larger: Tensor | None = None
 
     @property
-    def top(self) -> Tensor:
-        return self.survey.found[survey.MAXIMUM.value]
-
-    @property
-    def best(self) -> Tensor:
-        return self.survey.found[survey.BEST.value]
-
-    @property
     def floors(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.bounds[0], self.bounds[1], self.limits[:2].amax(0)
 

@@ -71,10 +71,6 @@ def test_the_kernels_are_checked_before_they_are_used_and_a_failure_is_told(monk
     accelerator._checked.cache_clear()
 
 
-def test_the_cpu_has_no_kernels():
-    assert accelerator.kernels(torch.device("cpu")) is None
-
-
 @pytest.mark.parametrize(
     ("module", "names"),
     [(survey, ["survey", "temper"]), (search, ["visit"]), (leading, ["keep", "keep_whole"]), (draw, ["draw"])],
