@@ -22,7 +22,9 @@ def build(source: Path, functions: Mapping[str, Sequence[Any]]) -> ctypes.CDLL:
 
         library: ctypes.CDLL = CppCodeCache.load(source.read_text())
     except Exception as fault:  # the compiler raises many kinds, or has gone
-        raise CannotCompile(f"{type(fault).__name__}: {fault}") from fault
+        # Of a C++ compiler's pages, most of them warnings of torch's own headers, the line that counts.
+        told = next((line for line in str(fault).splitlines() if "error: " in line), fault)
+        raise CannotCompile(f"{type(fault).__name__}: {told}") from fault
     for name, arguments in functions.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None

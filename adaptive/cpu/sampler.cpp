@@ -4,6 +4,7 @@
 // any company. Logits are float32, `[rows, vocab]`; sums over whole rows are float64, of blocks that are summed in
 // float32.
 
+#include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 
 #include <algorithm>

@@ -199,3 +199,11 @@ def test_what_a_compiler_raises_is_told(monkeypatch, tmp_path):
     (tmp_path / "some.cpp").write_text("int one;")
     with pytest.raises(CannotCompile, match="ZeroDivisionError"):
         library.build(tmp_path / "some.cpp", {})
+
+
+def test_of_what_a_compiler_says_the_error_is_told(tmp_path):
+    source = tmp_path / "some.cpp"
+    source.write_text("#include <ATen/cpu/vec/vec.h>\nint one = nobody_declared_it;")
+    with pytest.raises(CannotCompile, match="nobody_declared_it") as fault:
+        library.build(source, {})
+    assert len(str(fault.value).splitlines()) == 1
