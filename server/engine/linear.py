@@ -43,19 +43,26 @@ class FixedLinear(nn.Module):
 def product_dtype(dtype: torch.dtype) -> torch.dtype:
     """What products of weights of this type are computed in, on this processor.
 
-    Where oneDNN has no products of 16 bits (AVX2), those of sixteen rows take torch five times as long as in float32,
-    and those of one row have other bits.
+    Where it multiplies none of 16 bits, oneDNN's products of them take two to five times as long as in float32.
     """
-    if dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return dtype
-    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) and not _multiplies(dtype) else dtype
+
+
+def _multiplies(dtype: torch.dtype) -> bool:
+    """Whether it has instructions for products of a type of 16 bits, and oneDNN uses them."""
+    if dtype == torch.float16:
+        return False
+    if torch.cpu._is_avx2_supported():  # with AVX-512 oneDNN computes in bfloat16 even without its instructions
+        return bool(torch.cpu._is_avx512_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _kinds(weight: Tensor) -> list[type[PackedLinear]]:
     """What to try, the best first, for a layer with these weights."""
-    if torch.backends.cpu.get_cpu_capability() != "AVX2":
+    vectors = torch.backends.cpu.get_cpu_capability()
+    if vectors not in ("AVX2", "AVX512") or product_dtype(weight.dtype) == torch.bfloat16:
         return [PackedLinear]
-    convolves = [ConvolvedLinear] if weight.numel() >= _LARGE else []
+    convolves = [ConvolvedLinear] if vectors == "AVX2" and weight.numel() >= _LARGE else []
     halves = [HalfLinear] if HalfLinear.holds(weight) else []
     return [*halves, *convolves, PackedLinear]
 

@@ -9,9 +9,11 @@
 #include <c10/util/Unroll.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 using Vec = at::vec::Vectorized<float>;
@@ -20,7 +22,8 @@ namespace {
 
 constexpr int64_t LANES = Vec::size();
 constexpr int64_t PANEL = 2 * LANES;  // Outputs whose weights lie together.
-constexpr int TILE = 6;               // Rows that share what is loaded of weights: as many as registers hold.
+// Rows that share what is loaded of weights, at most: as many as registers hold, of which AVX2 has 16 and others 32.
+constexpr int TILE = LANES == 8 ? 6 : 12;
 constexpr int64_t BLOCK = 512;  // Inputs at a time, whose weights stay in the nearest cache; keys summed at a time.
 constexpr int GROUP = 4;        // Queries that share what is loaded of keys and values.
 // Numbers, read or multiplied, that take longer to compute than a thread to wake.
@@ -82,19 +85,21 @@ void tile(const Linear& linear, int64_t panel, const float* x, float* out, int64
   times<R * C>([&](auto i) { sums[i].store(out + i / C * size + panel * PANEL + i % C * LANES); });
 }
 
+template <typename T, size_t... R>
+constexpr auto tiles(std::index_sequence<R...>) {
+  return std::array{&tile<int(R) + 1, 2, T>...};
+}
+
+// A panel of all rows, which are divided into tiles of about the same size.
 template <typename T>
 void panel_of_rows(const Linear& linear, int64_t panel, const float* x, float* out, int64_t rows) {
+  static constexpr auto TILES = tiles<T>(std::make_index_sequence<TILE>());
+  const int64_t count = (rows + TILE - 1) / TILE, size = (rows + count - 1) / count;
   for (int64_t begin = 0; begin < linear.inputs; begin += BLOCK) {
     const int64_t end = std::min(begin + BLOCK, linear.inputs);
-    for (int64_t row = 0; row < rows; row += TILE) {
-      const auto some = rows - row >= 6   ? tile<6, 2, T>
-                        : rows - row == 5 ? tile<5, 2, T>
-                        : rows - row == 4 ? tile<4, 2, T>
-                        : rows - row == 3 ? tile<3, 2, T>
-                        : rows - row == 2 ? tile<2, 2, T>
-                                          : tile<1, 2, T>;
-      some(linear, panel, x + row * linear.inputs, out + row * linear.count * PANEL, begin, end);
-    }
+    for (int64_t row = 0; row < rows; row += size)
+      TILES[std::min(size, rows - row) - 1](linear, panel, x + row * linear.inputs, out + row * linear.count * PANEL,
+                                            begin, end);
   }
 }
 
@@ -114,6 +119,7 @@ void multiply_rows(const Linear& linear, const float* x, float* out, int64_t row
 }
 
 void multiply(const Linear& linear, const float* x, float* out, int64_t rows, int threads) {
+  if (!rows) return;  // a step may have only parts of prompts, none of which draws
   const auto rows_of = linear.kind == 0   ? multiply_rows<float>
                        : linear.kind == 1 ? multiply_rows<at::BFloat16>
                                           : multiply_rows<at::Half>;

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_FEWEST = {"AVX512": 6, "AVX2": 4}.get(torch.backends.cpu.get_cpu_capability(), 2)
-"""With AVX-512 products of 3 to 6 rows are oneDNN's fastest: they take 0.75 times the time of one row in float32, 0.85
-in bfloat16. With AVX2 convolutions of 4 rows are: they take no longer than products of 2."""
+_FEWEST = 4
+"""Products of 4 rows take no longer than of 2, and often less: with AVX-512 oneDNN's fastest are those of 3 to 6."""
 _PAIRS = (*range(2, 65), 96, 128, 192, 256, 384, 512)
 _TYPICAL = 16
 """Rows for which oneDNN is asked to order the weights."""
@@ -184,7 +183,7 @@ class HalfLinear(DividedLinear):
     """Weights in 16 bits, products and sums in float32, by FBGEMM: half the memory to read.
 
     With AVX2 a product of up to 6 rows takes 0.45 times the time, one of 16 rows 0.6 to 0.9, and from 64 rows on the
-    same. Blocks of one or two rows are summed in another order; numbers of rows that would end in one are divided.
+    same; with AVX-512 0.5 to 0.7, 0.7 to 0.95, and 0.9 to 1.3. Blocks of one or two rows are summed in another order; numbers of rows that would end in one are divided.
     """
 
     @staticmethod
