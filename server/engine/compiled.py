@@ -39,6 +39,7 @@ class CompiledLean:
         self.layout = lean.layout
         self._embedding, self._rotary = lean.embedding, lean.rotary
         self._layers = [CompiledLayer(layer, self.layout.dtype) for layer in lean.layers]  # type: ignore[arg-type]
+        self._natives = (native.Layer * len(self._layers))(*(layer.native for layer in self._layers))
         self._norm, self._head = lean.norm, CompiledLinear(lean.head)
 
     def __call__(self, tokens: Tensor, positions: Tensor, packed: Packed, drawing: Tensor) -> Tensor:
@@ -52,11 +53,14 @@ class CompiledLean:
         qkv, mixed, both, inner = (x.new_empty(len(x), size) for size in first.sizes)
         room = (part.data_ptr() for part in (x, normed, more, qkv, mixed, both, inner, cosines, sines, places))
         step = native.Step(*room, len(x), threads)
-        for layer in self._layers:
-            library.attend(layer.native, step)
-            for segment in longer:
-                mixed[segment.rows] = layer.attend(packed, segment, qkv[segment.rows])
-            library.feed(layer.native, step)
+        if longer:
+            for layer, compiled in zip(self._layers, self._natives, strict=True):
+                library.attend(compiled, step)
+                for segment in longer:
+                    mixed[segment.rows] = layer.attend(packed, segment, qkv[segment.rows])
+                library.feed(compiled, step)
+        else:  # in one call: between two others may take the interpreter, for which the next has to wait
+            library.decode(self._natives, len(self._natives), step)
         library.norm(_native(self._norm), x.data_ptr(), normed.data_ptr(), len(x), threads)
         return self._head(normed[drawing])
 

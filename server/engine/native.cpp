@@ -331,4 +331,12 @@ void feed(const Layer* layer, const Step* step) {
   multiply(layer->down, step->inner, step->more, rows, step->threads);
   add(step->x, step->more, count, step->threads);
 }
+
+// All layers, for a step whose rows are one new token each.
+void decode(const Layer* layers, int64_t count, const Step* step) {
+  for (const Layer* layer = layers; layer < layers + count; layer++) {
+    attend(layer, step);
+    feed(layer, step);
+  }
+}
 }

@@ -53,6 +53,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "norm": [ctypes.POINTER(Norm), c_void_p, c_void_p, c_int64, c_int],
     "attend": [ctypes.POINTER(Layer), ctypes.POINTER(Step)],
     "feed": [ctypes.POINTER(Layer), ctypes.POINTER(Step)],
+    "decode": [ctypes.POINTER(Layer), c_int64, ctypes.POINTER(Step)],
 }
 
 
