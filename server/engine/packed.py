@@ -183,7 +183,8 @@ class HalfLinear(DividedLinear):
     """Weights in 16 bits, products and sums in float32, by FBGEMM: half the memory to read.
 
     With AVX2 a product of up to 6 rows takes 0.45 times the time, one of 16 rows 0.6 to 0.9, and from 64 rows on the
-    same; with AVX-512 0.5 to 0.7, 0.7 to 0.95, and 0.9 to 1.3. Blocks of one or two rows are summed in another order; numbers of rows that would end in one are divided.
+    same; with AVX-512 0.5 to 0.7, 0.7 to 0.95, and 0.9 to 1.3. With AVX2 blocks of one or two rows are summed in
+    another order; numbers of rows that would end in one are divided.
     """
 
     @staticmethod
