@@ -1,8 +1,8 @@
 """The lean forward as machine code for this processor, by native.cpp.
 
-On the CPU a step of few rows is bound by what a call costs, and by reading weights. Here all layers are one call,
-or beside prompts a layer is two, with the attention of all rows in one of them; and products of any number of rows have the same bits, with no rows beside them
-that nobody wants, of weights in 16 bits where these lose nothing.
+On the CPU a step of few rows is bound by what a call costs, and by reading weights. Here all layers are one call, or
+beside prompts a layer is two, with the attention of all rows in one of them; and products of any number of rows have
+the same bits, with no rows beside them that nobody wants, of weights in 16 bits where these lose nothing.
 """
 
 from typing import Any
