@@ -54,11 +54,11 @@ class CompiledLean:
         room = (part.data_ptr() for part in (x, normed, more, qkv, mixed, both, inner, cosines, sines, places))
         step = native.Step(*room, len(x), threads)
         if longer:
-            for layer, compiled in zip(self._layers, self._natives, strict=True):
-                library.attend(compiled, step)
+            for layer in self._layers:
+                library.attend(layer.native, step)
                 for segment in longer:
                     mixed[segment.rows] = layer.attend(packed, segment, qkv[segment.rows])
-                library.feed(compiled, step)
+                library.feed(layer.native, step)
         else:  # in one call: between two others may take the interpreter, for which the next has to wait
             library.decode(self._natives, len(self._natives), step)
         library.norm(_native(self._norm), x.data_ptr(), normed.data_ptr(), len(x), threads)

@@ -39,8 +39,8 @@ def window_of(attention: Any) -> int | None:
 class Lean(nn.Module):
     """A decoder of RMS norms, rotary attention and a gated MLP. Its linear layers are ordinary ones, to be replaced.
 
-    What goes from layer to layer is of the type of their products, with AVX2 of float32 also in a model of bfloat16,
-    whose keys and values are of its own.
+    What goes from layer to layer is of the type of their products (`product_dtype`): of float32 also in a model of
+    bfloat16, but where the processor multiplies in that; keys and values are of the model's own.
     """
 
     def __init__(self, network: Any) -> None:

@@ -43,15 +43,15 @@ class FixedLinear(nn.Module):
 def product_dtype(dtype: torch.dtype) -> torch.dtype:
     """What products of weights of this type are computed in, on this processor.
 
-    Where it multiplies none of 16 bits, oneDNN's products of them take two to five times as long as in float32.
+    Without instructions for products of 16 bits these take two to five times as long as in float32.
     """
-    return torch.float32 if dtype in (torch.bfloat16, torch.float16) and not _multiplies(dtype) else dtype
+    if dtype == torch.bfloat16 and _multiplies_bfloat16():
+        return dtype
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
-def _multiplies(dtype: torch.dtype) -> bool:
-    """Whether it has instructions for products of a type of 16 bits, and oneDNN uses them."""
-    if dtype == torch.float16:
-        return False
+def _multiplies_bfloat16() -> bool:
+    """Whether it has instructions for such products, and oneDNN uses them."""
     if torch.cpu._is_avx2_supported():  # with AVX-512 oneDNN computes in bfloat16 even without its instructions
         return bool(torch.cpu._is_avx512_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _FEWEST = 4
-"""Products of 4 rows take no longer than of 2, and often less: with AVX-512 oneDNN's fastest are those of 3 to 6."""
+"""With AVX2 products of 4 rows take no longer than of 2; with AVX-512 oneDNN's of 3 to 6 are faster than of one."""
 _PAIRS = (*range(2, 65), 96, 128, 192, 256, 384, 512)
 _TYPICAL = 16
 """Rows for which oneDNN is asked to order the weights."""

@@ -25,7 +25,7 @@ COUNTS = [1, 2, 3, 7, 13, 14, 15, 16, 17, 31, 33, 64, 100, 257, 600]
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_has_the_same_bits_among_any_number_of_rows(shape, dtype, bias, kind, monkeypatch):
-    monkeypatch.setattr(linear, "_kinds", lambda weight: [kind])
+    choose(kind, monkeypatch)
     plain = of_16_bits(nn.Linear(*shape, bias=bias, dtype=dtype))
     holder = nn.ModuleDict({"layer": plain})
     x = torch.randn(600, shape[0], dtype=dtype)
@@ -33,6 +33,7 @@ def test_a_row_has_the_same_bits_among_any_number_of_rows(shape, dtype, bias, ki
         expected = plain(x)
         make_invariant(holder)
         layer = holder["layer"]
+        assert type(layer) is kind
         alone = torch.cat([layer(row[None]) for row in x[:40]])
         for count in COUNTS:
             assert torch.equal(layer(x[:count])[:40], alone[: min(count, 40)])
@@ -41,11 +42,31 @@ def test_a_row_has_the_same_bits_among_any_number_of_rows(shape, dtype, bias, ki
         assert torch.allclose(layer(x).float(), expected.float(), atol=1e-4 if dtype == torch.float32 else 0.05)
 
 
+def choose(kind, monkeypatch):
+    """Let layers be of this kind."""
+    monkeypatch.setattr(linear, "_kinds", lambda weight: [] if kind is FixedLinear else [kind])
+    if kind is HalfLinear:  # where a processor multiplies in bfloat16, weights of that type are never held so
+        monkeypatch.setattr(linear, "_multiplies_bfloat16", lambda: False)
+
+
 def of_16_bits(layer):
     """The layer, its weights rounded to what bfloat16 and float16 both hold."""
     torch.manual_seed(0)
     layer.weight = nn.Parameter(torch.randn(layer.weight.shape).mul_(0.02).bfloat16().half().to(layer.weight.dtype))
     return layer
+
+
+@pytest.mark.parametrize(("instructions", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_on_x86_products_are_of_bfloat16_where_there_are_instructions_for_them(instructions, expected, monkeypatch):
+    """Whatever oneDNN says that it can do: with AVX-512 alone it says yes."""
+    monkeypatch.setattr(torch.cpu, "_is_avx2_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    weight = torch.ones(8, 8)
+    assert linear.product_dtype(torch.bfloat16) == expected
+    assert linear.product_dtype(torch.float16) == torch.float32
+    assert (HalfLinear in linear._kinds(weight.bfloat16())) is not instructions
+    assert HalfLinear in linear._kinds(weight)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -95,7 +116,7 @@ def test_gpt2s_transposed_layers_are_replaced_as_well():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", [*KINDS, FixedLinear])
 def test_what_a_product_is_added_to_changes_no_row_by_its_company(dtype, kind, monkeypatch):
-    monkeypatch.setattr(linear, "_kinds", lambda weight: [kind] if kind in KINDS else [])
+    choose(kind, monkeypatch)
     plain = of_16_bits(nn.Linear(768, 320, dtype=dtype))
     holder = nn.ModuleDict({"layer": plain})
     x, onto = torch.randn(100, 768, dtype=dtype), torch.randn(100, 320, dtype=dtype)
@@ -103,6 +124,7 @@ def test_what_a_product_is_added_to_changes_no_row_by_its_company(dtype, kind, m
         expected = plain(x).float() + onto
         make_invariant(holder)
         layer = holder["layer"]
+        assert type(layer) is kind
         alone = torch.cat([layer(row[None], other[None]) for row, other in zip(x, onto, strict=True)])
         for count in (2, 7, 16, 33, 100):
             assert torch.equal(layer(x[:count], onto[:count]), alone[:count])
