@@ -115,7 +115,11 @@ def test_leaving_the_loop_frees_the_row_at_once():
 
 
 def test_sigterm_lets_running_streams_finish_and_a_second_is_quick():
-    with process("--log-level", "error") as (running, address), Client(address) as client:
+    # A grace that a busy machine keeps within, too. No resuming: that would hide why a stream broke.
+    with (
+        process("--grace", "120", "--log-level", "error") as (running, address),
+        Client(address, resume_seconds=0) as client,
+    ):
         stream = client.generate("def ", max_output_tokens=1500, ignore_eos=True)
         next(stream)
         running.send_signal(signal.SIGTERM)
