@@ -1,8 +1,8 @@
 """The lean forward as machine code for this processor, by native.cpp.
 
-On the CPU a step of few rows is bound by what a call costs, and by reading weights. Here all layers are one call, or
-beside prompts a layer is two, with the attention of all rows in one of them; and products of any number of rows have
-the same bits, with no rows beside them that nobody wants, of weights in 16 bits where these lose nothing.
+On the CPU a step of few rows is bound by what a call costs, and by reading weights. Here all layers are one call; and
+products of any number of rows have the same bits, with no rows beside them that nobody wants, of weights in 16 bits
+where these lose nothing.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
 from server.engine import native
-from server.engine.attention import Packed, Segment, attend_segment
+from server.engine.attention import Packed
 from server.engine.lean import Lean, LeanLayer, Norm
 from server.engine.packed import HalfLinear
 
@@ -47,20 +47,12 @@ class CompiledLean:
         library, threads, first = native.library(), torch.get_num_threads(), self._layers[0]
         x = self._embedding(tokens).float()
         cosines, sines = (part[0].contiguous() for part in self._rotary(x[None], positions[None]))
-        places = _places(packed, len(x))
-        longer = [segment for segment in packed.segments if segment.length > 1]
+        segments = described(packed)
         normed, more = torch.empty_like(x), torch.empty_like(x)
         qkv, mixed, both, inner = (x.new_empty(len(x), size) for size in first.sizes)
-        room = (part.data_ptr() for part in (x, normed, more, qkv, mixed, both, inner, cosines, sines, places))
-        step = native.Step(*room, len(x), threads)
-        if longer:
-            for layer in self._layers:
-                library.attend(layer.native, step)
-                for segment in longer:
-                    mixed[segment.rows] = layer.attend(packed, segment, qkv[segment.rows])
-                library.feed(layer.native, step)
-        else:  # in one call: between two others may take the interpreter, for which the next has to wait
-            library.decode(self._natives, len(self._natives), step)
+        room = (part.data_ptr() for part in (x, normed, more, qkv, mixed, both, inner, cosines, sines, segments))
+        step = native.Step(*room, len(segments), len(x), threads)
+        library.layers(self._natives, len(self._natives), step)
         library.norm(_native(self._norm), x.data_ptr(), normed.data_ptr(), len(x), threads)
         return self._head(normed[drawing])
 
@@ -70,24 +62,16 @@ class CompiledLayer:
 
     def __init__(self, lean: LeanLayer, dtype: torch.dtype) -> None:
         """dtype: of keys and values."""
-        self._dtype, self._shape = dtype, lean.shape
-        self._heads, self._kv_heads, self._dim = lean.heads, lean.kv_heads, lean.dim
         self._norms = [lean.before, lean.between, *(lean.head_norms or [])]
         linears = [CompiledLinear(linear) for linear in (lean.qkv, lean.out, lean.gate_up, lean.down)]
         self.sizes = [linears[0].size, linears[1].inputs, linears[2].size, linears[3].inputs]
         before, between, *heads = (_native(norm) for norm in self._norms)
-        query, key = heads or [native.Norm(None, self._dim, 0.0)] * 2
-        group, kind = self._heads // self._kv_heads, native.KINDS.index(dtype)
-        counts = lean.shape.number, self._kv_heads, group, self._dim, lean.shape.window or 0, kind
+        query, key = heads or [native.Norm(None, lean.dim, 0.0)] * 2
+        group, kind = lean.heads // lean.kv_heads, native.KINDS.index(dtype)
+        counts = lean.shape.number, lean.kv_heads, group, lean.dim, lean.shape.window or 0, kind
         attention = native.Attention(query, key, *counts, lean.shape.scaling)
         self._linears = linears  # kept, as are the norms: native.Layer has the addresses of their weights alone
         self.native = native.Layer(before, between, *(linear.native for linear in linears), attention)
-
-    def attend(self, packed: Packed, segment: Segment, qkv: Tensor) -> Tensor:
-        """Attention of a piece of a prompt, `[n, heads * dim]`. qkv: `[n, ...]`, turned."""
-        part = qkv.view(1, segment.length, -1, self._dim).transpose(1, 2).to(self._dtype)
-        q, k, v = part.split([self._heads, self._kv_heads, self._kv_heads], 1)
-        return attend_segment(self._shape, packed, segment, q, k, v)[0].transpose(0, 1).flatten(1)
 
 
 class CompiledLinear:
@@ -126,10 +110,6 @@ def _native(norm: Norm) -> native.Norm:
     return native.Norm(norm.weight.data_ptr(), len(norm.weight), norm.epsilon)
 
 
-def _places(packed: Packed, rows: int) -> Tensor:
-    """`Place` of native.cpp for each row, int64 `[rows, 3]`."""
-    places = [(0, 0, 0)] * rows
-    for segment in packed.segments:
-        if segment.length == 1:
-            places[segment.offset] = (segment.cache.address, segment.cache.capacity, segment.start)
-    return torch.tensor(places)
+def described(packed: Packed) -> Tensor:
+    """The segments of a step as native.cpp has them, int64 `[segments, 5]`."""
+    return torch.tensor([(s.cache.address, s.cache.capacity, s.offset, s.start, s.length) for s in packed.segments])

@@ -25,7 +25,8 @@ constexpr int64_t PANEL = 2 * LANES;  // Outputs whose weights lie together.
 // Rows that share what is loaded of weights, at most: as many as registers hold, of which AVX2 has 16 and others 32.
 constexpr int TILE = LANES == 8 ? 6 : 12;
 constexpr int64_t BLOCK = 512;  // Inputs at a time, whose weights stay in the nearest cache; keys summed at a time.
-constexpr int GROUP = 4;        // Queries that share what is loaded of keys and values.
+constexpr int GROUP = 4;        // Queries of one token that share what is loaded of keys and values.
+constexpr int64_t QUERIES = 192, KEYS = 256;  // Of a prompt, at a time.
 // Numbers, read or multiplied, that take longer to compute than a thread to wake.
 constexpr int64_t READ = 1 << 15, MULTIPLIED = 1 << 16;
 
@@ -56,33 +57,35 @@ float most(const Vec& lanes) {
   return at::vec::VecReduceAllSIMD<float, decltype(larger)>::apply(larger, lanes);
 }
 
-// A linear layer. panels: weights `[count, inputs, PANEL]`; kind: of them, by its place among KINDS in native.py; bias:
-// `[count * PANEL]`, or none.
-struct Linear {
-  const void* panels;
+// Weights of a product, of which outputs lie together in panels. stride: from an input to the next; apart: from a panel
+// to the next; bias: of each output, or none.
+template <typename T>
+struct Panels {
+  const T* weights;
+  int64_t stride, apart;
   const float* bias;
-  int64_t inputs, count, kind;
 };
 
-// R rows by C vectors of outputs, of inputs from `begin` to `end`: added to what `out` has, or to the bias.
+// R rows, `wide` apart, by C vectors of outputs, whose rows are `size` apart, of inputs from `begin` to `end`. more:
+// added to what `out` has, else to the bias.
 template <int R, int C, typename T>
-void tile(const Linear& linear, int64_t panel, const float* x, float* out, int64_t begin, int64_t end) {
-  const int64_t in = linear.inputs, size = linear.count * PANEL;
-  const T* const weights = static_cast<const T*>(linear.panels) + panel * in * PANEL;
+void tile(const Panels<T>& panels, const float* x, int64_t wide, float* out, int64_t size, int64_t begin, int64_t end,
+          bool more) {
   Vec sums[R * C];
   times<R * C>([&](auto i) {
-    const int64_t row = i / C, place = panel * PANEL + i % C * LANES;
-    sums[i] = begin ? load(out + row * size + place) : linear.bias ? load(linear.bias + place) : Vec(0);
+    const int64_t row = i / C, place = i % C * LANES;
+    sums[i] = more ? load(out + row * size + place) : panels.bias ? load(panels.bias + place) : Vec(0);
   });
   for (int64_t k = begin; k < end; k++) {
     Vec loaded[C];
-    times<C>([&](auto c) { loaded[c] = load(weights + (c / 2 * in + k) * PANEL + c % 2 * LANES); });
+    times<C>(
+        [&](auto c) { loaded[c] = load(panels.weights + c / 2 * panels.apart + k * panels.stride + c % 2 * LANES); });
     times<R>([&](auto r) {
-      const Vec input(x[r * in + k]);
+      const Vec input(x[r * wide + k]);
       times<C>([&](auto c) { sums[r * C + c] = at::vec::fmadd(input, loaded[c], sums[r * C + c]); });
     });
   }
-  times<R * C>([&](auto i) { sums[i].store(out + i / C * size + panel * PANEL + i % C * LANES); });
+  times<R * C>([&](auto i) { sums[i].store(out + i / C * size + i % C * LANES); });
 }
 
 template <typename T, size_t... R>
@@ -92,29 +95,39 @@ constexpr auto tiles(std::index_sequence<R...>) {
 
 // A panel of all rows, which are divided into tiles of about the same size.
 template <typename T>
-void panel_of_rows(const Linear& linear, int64_t panel, const float* x, float* out, int64_t rows) {
+void panel_of_rows(const Panels<T>& panel, const float* x, int64_t wide, float* out, int64_t size, int64_t rows,
+                   int64_t begin, int64_t end, bool more) {
   static constexpr auto TILES = tiles<T>(std::make_index_sequence<TILE>());
-  const int64_t count = (rows + TILE - 1) / TILE, size = (rows + count - 1) / count;
-  for (int64_t begin = 0; begin < linear.inputs; begin += BLOCK) {
-    const int64_t end = std::min(begin + BLOCK, linear.inputs);
-    for (int64_t row = 0; row < rows; row += size)
-      TILES[std::min(size, rows - row) - 1](linear, panel, x + row * linear.inputs, out + row * linear.count * PANEL,
-                                            begin, end);
-  }
+  const int64_t count = (rows + TILE - 1) / TILE, some = (rows + count - 1) / count;
+  for (int64_t row = 0; row < rows; row += some)
+    TILES[std::min(some, rows - row) - 1](panel, x + row * wide, wide, out + row * size, size, begin, end, more);
 }
+
+// A linear layer. panels: weights `[count, inputs, PANEL]`; kind: of them, by its place among KINDS in native.py; bias:
+// `[count * PANEL]`, or none.
+struct Linear {
+  const void* panels;
+  const float* bias;
+  int64_t inputs, count, kind;
+};
 
 template <typename T>
 void multiply_rows(const Linear& linear, const float* x, float* out, int64_t rows, int threads) {
-  const int64_t pairs = (linear.count + 1) / 2;
-#pragma omp parallel for num_threads(threads) if (rows * linear.inputs * linear.count * PANEL > MULTIPLIED)
+  const int64_t pairs = (linear.count + 1) / 2, in = linear.inputs, size = linear.count * PANEL;
+#pragma omp parallel for num_threads(threads) if (rows * in * size > MULTIPLIED)
   for (int64_t pair = 0; pair < pairs; pair++) {
+    const auto from = [&](int64_t panel) {
+      const T* const weights = static_cast<const T*>(linear.panels) + panel * in * PANEL;
+      return Panels<T>{weights, PANEL, in * PANEL, linear.bias ? linear.bias + panel * PANEL : nullptr};
+    };
     const int64_t panel = 2 * pair;
     if (rows == 1 && panel + 1 < linear.count) {  // one alone has too few sums under way to keep the processor busy
-      tile<1, 4, T>(linear, panel, x, out, 0, linear.inputs);
+      tile<1, 4, T>(from(panel), x, in, out + panel * PANEL, size, 0, in, false);
       continue;
     }
     for (int64_t one = panel; one < std::min(panel + 2, linear.count); one++)
-      panel_of_rows<T>(linear, one, x, out, rows);
+      for (int64_t begin = 0; begin < in; begin += BLOCK)
+        panel_of_rows(from(one), x, in, out + one * PANEL, size, rows, begin, std::min(begin + BLOCK, in), begin > 0);
   }
 }
 
@@ -172,15 +185,18 @@ void turn(const Norm& norm, float* x, const float* cosines, const float* sines) 
   }
 }
 
-// Scores to weights that are yet to be divided by their sum, which it returns. There is room up to whole vectors.
-float exponentiate(float* scores, int64_t count) {
-  const int64_t whole = (count + LANES - 1) / LANES * LANES;
-  std::fill(scores + count, scores + whole, -std::numeric_limits<float>::infinity());
-  Vec peaks = load(scores), sums(0);
-  for (int64_t t = LANES; t < whole; t += LANES) peaks = at::vec::maximum(peaks, load(scores + t));
-  const Vec peak(most(peaks));
+// Scores from `first` to `count` to weights that are yet to be divided by their sum, which it returns; to 0 all others
+// of `whole` vectors' worth. peak: the largest score so far.
+float exponentiate(float* scores, int64_t first, int64_t count, int64_t whole, float& peak) {
+  constexpr float none = -std::numeric_limits<float>::infinity();
+  std::fill(scores, scores + std::clamp<int64_t>(first, 0, whole), none);
+  std::fill(scores + std::clamp<int64_t>(count, 0, whole), scores + whole, none);
+  Vec peaks(peak), sums(0);
+  for (int64_t t = 0; t < whole; t += LANES) peaks = at::vec::maximum(peaks, load(scores + t));
+  peak = most(peaks);
+  const Vec top(peak == none ? 0 : peak);
   for (int64_t t = 0; t < whole; t += LANES) {
-    const Vec weights = (load(scores + t) - peak).exp_u20();
+    const Vec weights = (load(scores + t) - top).exp_u20();
     weights.store(scores + t);
     sums = sums + weights;
   }
@@ -201,7 +217,10 @@ void mix(const float* q, const T* keys, const T* values, int64_t count, int64_t 
     times<G>([&](auto g) { scores[g * wide + t] = sum(sums[g]) * scale; });
   }
   float whole[G];
-  for (int g = 0; g < G; g++) whole[g] = exponentiate(scores + g * wide, count);
+  for (int g = 0; g < G; g++) {
+    float peak = -std::numeric_limits<float>::infinity();
+    whole[g] = exponentiate(scores + g * wide, 0, count, wide, peak);
+  }
   for (int64_t i = 0; i < dim; i += 2 * LANES) {
     const auto place = [&](auto g) { return out + g / 2 * dim + i + g % 2 * LANES; };
     for (int64_t begin = 0; begin < count; begin += BLOCK) {
@@ -237,10 +256,10 @@ void attend_keys(const float* q, const T* keys, const T* values, int64_t count, 
   }
 }
 
-// A row's KV memory, `[layers, 2, kv_heads, capacity, dim]`, and the position of its new token. address: 0 for a row
-// that is not one new token of a generation, which is turned, and no more.
-struct Place {
-  int64_t address, capacity, position;
+// Tokens of one generation, from `offset` on in the step, from position `start` on in its KV memory at `address`,
+// `[layers, 2, kv_heads, capacity, dim]`.
+struct Segment {
+  int64_t address, capacity, offset, start, length;
 };
 
 // How a layer attends. group: heads to a KV head; window: keys that are seen, 0 for all; kind: of keys and values.
@@ -263,37 +282,162 @@ struct Layer {
 struct Step {
   float *x, *normed, *more, *qkv, *mixed, *both, *inner;
   const float *cosines, *sines;
-  const Place* places;
-  int64_t rows;
+  const Segment* segments;
+  int64_t count, rows;
   int threads;
 };
 
-// Queries and keys turned, keys and values stored, and the attention of rows that are one new token.
+// What a head of keys and the heads of queries that share it have of a segment.
 template <typename T>
-void attend_rows(const Attention& attention, const Step& step) {
-  const int64_t kv_heads = attention.kv_heads, group = attention.group, dim = attention.dim;
-  int64_t work = 0;
-  for (int64_t row = 0; row < step.rows; row++) work += (step.places[row].position + 1) * kv_heads * group * dim;
-#pragma omp parallel for num_threads(step.threads) schedule(dynamic) if (work > MULTIPLIED)
-  for (int64_t task = 0; task < step.rows * kv_heads; task++) {
-    const int64_t row = task / kv_heads, head = task % kv_heads;
-    const float *const cosines = step.cosines + row * dim, *const sines = step.sines + row * dim;
-    float* const q = step.qkv + (row * kv_heads * (group + 2) + head * group) * dim;
-    float* const k = step.qkv + (row * kv_heads * (group + 2) + kv_heads * group + head) * dim;
+class Head {
+ public:
+  Head(const Attention& attention, const Step& step, const Segment& segment, int64_t head)
+      : keys(reinterpret_cast<T*>(segment.address) +
+             (attention.layer * 2 * attention.kv_heads + head) * segment.capacity * attention.dim),
+        values(keys + attention.kv_heads * segment.capacity * attention.dim),
+        attention_(attention),
+        step_(step),
+        segment_(segment),
+        head_(head) {}
+
+  T *const keys, *const values;
+
+  // `[group, dim]` of a token.
+  float* queries(int64_t token) const {
+    const int64_t kv_heads = attention_.kv_heads, group = attention_.group;
+    return step_.qkv + ((segment_.offset + token) * kv_heads * (group + 2) + head_ * group) * attention_.dim;
+  }
+  float* mixed(int64_t token) const {
+    const int64_t row = segment_.offset + token;
+    return step_.mixed + (row * attention_.kv_heads + head_) * attention_.group * attention_.dim;
+  }
+  // The first key that a token sees.
+  int64_t first(int64_t token) const {
+    return attention_.window ? std::max<int64_t>(0, segment_.start + token + 1 - attention_.window) : 0;
+  }
+
+  // Queries and key of a token turned, key and value stored.
+  void place(int64_t token) const {
+    const int64_t kv_heads = attention_.kv_heads, group = attention_.group, dim = attention_.dim;
+    const int64_t row = segment_.offset + token, position = segment_.start + token;
+    const float *const cosines = step_.cosines + row * dim, *const sines = step_.sines + row * dim;
+    float* const q = queries(token);
+    float* const k = step_.qkv + (row * kv_heads * (group + 2) + kv_heads * group + head_) * dim;
     const float* const v = k + kv_heads * dim;
-    for (int64_t g = 0; g < group; g++) turn(attention.query, q + g * dim, cosines, sines);
-    turn(attention.key, k, cosines, sines);
-    const Place& place = step.places[row];
-    if (!place.address) continue;
-    const int64_t size = place.capacity * dim, position = place.position;
-    T* const keys = reinterpret_cast<T*>(place.address) + (attention.layer * 2 * kv_heads + head) * size;
-    T* const values = keys + kv_heads * size;
+    for (int64_t g = 0; g < group; g++) turn(attention_.query, q + g * dim, cosines, sines);
+    turn(attention_.key, k, cosines, sines);
     std::copy(k, k + dim, keys + position * dim);
     std::copy(v, v + dim, values + position * dim);
-    const int64_t first = attention.window ? std::max<int64_t>(0, position + 1 - attention.window) : 0;
-    attend_keys<T>(q, keys + first * dim, values + first * dim, position + 1 - first, group, dim, attention.scale,
-                   step.mixed + (row * kv_heads + head) * group * dim);
   }
+
+  // Attention of one token.
+  void attend(int64_t token) const {
+    const int64_t from = first(token) * attention_.dim, count = segment_.start + token + 1 - first(token);
+    attend_keys<T>(queries(token), keys + from, values + from, count, attention_.group, attention_.dim,
+                   attention_.scale, mixed(token));
+  }
+
+  // Attention of tokens of a prompt, as products: of a block of keys after the other, whose weights are of the largest
+  // score so far. Blocks begin at the same positions for all, so that it does not matter which tokens go together.
+  void attend(int64_t begin, int64_t end) const {
+    static thread_local std::vector<float> room;
+    const int64_t group = attention_.group, dim = attention_.dim, rows = (end - begin) * group;
+    room.resize(rows * (2 * dim + KEYS + 2) + PANEL * dim);
+    float *const q = room.data(), *const out = q + rows * dim, *const scores = out + rows * dim;
+    float *const panel = scores + rows * KEYS, *const peaks = panel + PANEL * dim, *const wholes = peaks + rows;
+    for (int64_t row = 0; row < rows; row += group)
+      for (int64_t i = 0; i < group * dim; i++) q[row * dim + i] = queries(begin + row / group)[i] * attention_.scale;
+    std::fill(out, out + rows * dim, 0.0f);
+    std::fill(peaks, peaks + rows, -std::numeric_limits<float>::infinity());
+    std::fill(wholes, wholes + rows, 0.0f);
+    const int64_t stop = segment_.start + end;
+    for (int64_t block = first(begin) / KEYS * KEYS; block < stop; block += KEYS) {
+      const int64_t count = std::min(KEYS, stop - block);
+      for (int64_t key = 0; key < count; key += PANEL) {
+        for (int64_t k = 0; k < std::min(PANEL, count - key); k++)
+          for (int64_t i = 0; i < dim; i++) panel[i * PANEL + k] = keys[(block + key + k) * dim + i];
+        panel_of_rows<float>({panel, PANEL, 0, nullptr}, q, dim, scores + key, KEYS, rows, 0, dim, false);
+      }
+      for (int64_t row = 0; row < rows; row++) {
+        const int64_t token = begin + row / group, seen = segment_.start + token + 1 - block;
+        const float before = peaks[row];
+        const float whole = exponentiate(scores + row * KEYS, first(token) - block, std::min(seen, count),
+                                         (count + LANES - 1) / LANES * LANES, peaks[row]);
+        const float rest = before == peaks[row] ? 1 : std::exp(before - peaks[row]);
+        wholes[row] = wholes[row] * rest + whole;
+        if (rest == 1) continue;
+        for (int64_t i = row * dim; i < (row + 1) * dim; i += LANES) (load(out + i) * Vec(rest)).store(out + i);
+      }
+      for (int64_t i = 0; i < dim; i += PANEL)
+        panel_of_rows<T>({values + block * dim + i, dim, 0, nullptr}, scores, KEYS, out + i, dim, rows, 0, count, true);
+    }
+    for (int64_t row = 0; row < rows; row++)
+      for (int64_t i = 0; i < dim; i += LANES)
+        (load(out + row * dim + i) / Vec(wholes[row])).store(mixed(begin + row / group) + row % group * dim + i);
+  }
+
+ private:
+  const Attention& attention_;
+  const Step& step_;
+  const Segment& segment_;
+  const int64_t head_;
+};
+
+template <typename T>
+void attend_prompt(const Attention& attention, const Step& step, const Segment& segment) {
+  const int64_t kv_heads = attention.kv_heads, some = std::max<int64_t>(1, QUERIES / attention.group);
+#pragma omp parallel num_threads(step.threads)
+  {
+#pragma omp for
+    for (int64_t task = 0; task < segment.length * kv_heads; task++)
+      Head<T>(attention, step, segment, task % kv_heads).place(task / kv_heads);
+#pragma omp for schedule(dynamic)
+    for (int64_t task = 0; task < (segment.length + some - 1) / some * kv_heads; task++) {
+      const int64_t begin = task / kv_heads * some;
+      Head<T>(attention, step, segment, task % kv_heads).attend(begin, std::min(begin + some, segment.length));
+    }
+  }
+}
+
+template <typename T>
+void attend_segments(const Attention& attention, const Step& step) {
+  const int64_t kv_heads = attention.kv_heads;
+  int64_t work = 0;
+  for (const Segment* segment = step.segments; segment < step.segments + step.count; segment++)
+    if (segment->length == 1) work += (segment->start + 1) * kv_heads * attention.group * attention.dim;
+#pragma omp parallel for num_threads(step.threads) schedule(dynamic) if (work > MULTIPLIED)
+  for (int64_t task = 0; task < step.count * kv_heads; task++) {
+    const Segment& segment = step.segments[task / kv_heads];
+    if (segment.length > 1) continue;
+    const Head<T> head(attention, step, segment, task % kv_heads);
+    head.place(0);
+    head.attend(0);
+  }
+  for (const Segment* segment = step.segments; segment < step.segments + step.count; segment++)
+    if (segment->length > 1) attend_prompt<T>(attention, step, *segment);
+}
+
+// From hidden states to what heads have mixed.
+void attend_layer(const Layer& layer, const Step& step) {
+  normalize_rows(layer.before, step.x, step.normed, step.rows, step.threads);
+  multiply(layer.qkv, step.normed, step.qkv, step.rows, step.threads);
+  const int64_t kind = layer.attention.kind;
+  const auto segments_of = kind == 0   ? attend_segments<float>
+                           : kind == 1 ? attend_segments<at::BFloat16>
+                                       : attend_segments<at::Half>;
+  segments_of(layer.attention, step);
+}
+
+// From what heads have mixed to the next layer's hidden states.
+void feed(const Layer& layer, const Step& step) {
+  const int64_t rows = step.rows, count = rows * layer.before.size;
+  multiply(layer.out, step.mixed, step.more, rows, step.threads);
+  add(step.x, step.more, count, step.threads);
+  normalize_rows(layer.between, step.x, step.normed, rows, step.threads);
+  multiply(layer.gate_up, step.normed, step.both, rows, step.threads);
+  gate(step.both, step.inner, rows, layer.down.inputs, step.threads);
+  multiply(layer.down, step.inner, step.more, rows, step.threads);
+  add(step.x, step.more, count, step.threads);
 }
 
 }  // namespace
@@ -311,32 +455,12 @@ void norm(const Norm* norm, const float* x, float* out, int64_t rows, int thread
   normalize_rows(*norm, x, out, rows, threads);
 }
 
-// From hidden states to what heads have mixed, for rows that are one new token: `mixed` of the others is to be filled.
-void attend(const Layer* layer, const Step* step) {
-  normalize_rows(layer->before, step->x, step->normed, step->rows, step->threads);
-  multiply(layer->qkv, step->normed, step->qkv, step->rows, step->threads);
-  const int64_t kind = layer->attention.kind;
-  const auto rows_of = kind == 0 ? attend_rows<float> : kind == 1 ? attend_rows<at::BFloat16> : attend_rows<at::Half>;
-  rows_of(layer->attention, *step);
-}
+void attend(const Layer* layer, const Step* step) { attend_layer(*layer, *step); }
 
-// From what heads have mixed to the next layer's hidden states.
-void feed(const Layer* layer, const Step* step) {
-  const int64_t rows = step->rows, count = rows * layer->before.size;
-  multiply(layer->out, step->mixed, step->more, rows, step->threads);
-  add(step->x, step->more, count, step->threads);
-  normalize_rows(layer->between, step->x, step->normed, rows, step->threads);
-  multiply(layer->gate_up, step->normed, step->both, rows, step->threads);
-  gate(step->both, step->inner, rows, layer->down.inputs, step->threads);
-  multiply(layer->down, step->inner, step->more, rows, step->threads);
-  add(step->x, step->more, count, step->threads);
-}
-
-// All layers, for a step whose rows are one new token each.
-void decode(const Layer* layers, int64_t count, const Step* step) {
+void layers(const Layer* layers, int64_t count, const Step* step) {
   for (const Layer* layer = layers; layer < layers + count; layer++) {
-    attend(layer, step);
-    feed(layer, step);
+    attend_layer(*layer, *step);
+    feed(*layer, *step);
   }
 }
 }

@@ -42,8 +42,8 @@ class Layer(ctypes.Structure):
 class Step(ctypes.Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("x", "normed", "more", "qkv", "mixed", "both", "inner")),
-        *((name, c_void_p) for name in ("cosines", "sines", "places")),
-        ("rows", c_int64),
+        *((name, c_void_p) for name in ("cosines", "sines", "segments")),
+        *((name, c_int64) for name in ("count", "rows")),
         ("threads", c_int),
     )
 
@@ -52,8 +52,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "linear": [ctypes.POINTER(Linear), c_void_p, c_void_p, c_int64, c_int],
     "norm": [ctypes.POINTER(Norm), c_void_p, c_void_p, c_int64, c_int],
     "attend": [ctypes.POINTER(Layer), ctypes.POINTER(Step)],
-    "feed": [ctypes.POINTER(Layer), ctypes.POINTER(Step)],
-    "decode": [ctypes.POINTER(Layer), c_int64, ctypes.POINTER(Step)],
+    "layers": [ctypes.POINTER(Layer), c_int64, ctypes.POINTER(Step)],
 }
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.functional import linear, rms_norm
 
 from server.engine import loading, native
-from server.engine.compiled import CompiledLean, CompiledLinear, suits
+from server.engine.attention import Packed, Segment
+from server.engine.compiled import CompiledLean, CompiledLinear, described, suits
 from server.engine.kv_cache import Layout, RowCache
 from server.engine.loading import ModelSource, load
 from server.engine.model import Piece
@@ -67,19 +68,19 @@ def test_norm_is_torchs():
 @pytest.mark.parametrize("window", [0, 9])
 @pytest.mark.parametrize("normed", [True, False])
 def test_attention_is_that_of_float64_over_what_is_stored(dtype, group, window, normed):
-    kv_heads, dim, number, positions = 2, 32, 1, [0, 1, 8, 30, 700]
+    kv_heads, dim, number = 2, 32, 1
+    pieces = [(0, 1), (1, 1), (8, 1), (30, 1), (700, 1), (0, 2), (240, 60)]  # positions and tokens, of prompts the last
     heads, hidden = group * kv_heads, 64
-    rows = len(positions) + 1  # the last is part of a prompt: it is turned alone
+    rows = sum(length for _, length in pieces)
     x, angles, weight = random(rows, hidden), random(rows, dim, seed=1), random((group + 2) * kv_heads * dim, hidden)
     cosines, sines, before = angles.cos(), angles.sin(), torch.ones(hidden)
     norms = [random(dim, seed=2), random(dim, seed=3)] if normed else []
-    caches, places = [], torch.zeros(rows, 3, dtype=torch.int64)
-    for row, position in enumerate(positions):
-        cache = RowCache(position + 3, Layout(2, kv_heads, dim, dtype))
-        old = random(2, 1, kv_heads, position, dim, seed=row).to(dtype)
+    segments: list[Segment] = []
+    for start, length in pieces:
+        cache = RowCache(start + length + 2, Layout(2, kv_heads, dim, dtype))
+        old = random(2, 1, kv_heads, start, dim, seed=start).to(dtype)
         cache.write(number, 0, old[0], old[1])
-        caches.append(cache)
-        places[row] = torch.tensor([cache.address, cache.capacity, position])
+        segments.append(Segment(cache, segments[-1].rows.stop if segments else 0, start, length))
 
     layer = nn.Linear(hidden, len(weight), bias=False)
     layer.weight = nn.Parameter(weight.half().float(), requires_grad=False)
@@ -96,23 +97,35 @@ def test_attention_is_that_of_float64_over_what_is_stored(dtype, group, window, 
     sizes = number, kv_heads, group, dim, window, native.KINDS.index(dtype)
     given = native.Layer(native.Norm(before.data_ptr(), hidden, EPSILON))
     given.qkv, given.attention = product.native, native.Attention(query, key, *sizes, 0.1)
-    normalized, qkv, mixed = torch.empty_like(x), torch.empty(rows, len(weight)), torch.full((rows, heads, dim), 7.0)
-    parts = x, normalized, x, qkv, mixed, x, x, cosines, sines, places
-    native.library().attend(given, native.Step(*(part.data_ptr() for part in parts), rows, 2))
+    normalized, qkv, mixed = torch.empty_like(x), torch.empty(rows, len(weight)), torch.empty(rows, heads, dim)
 
-    qkv = qkv.view(rows, -1, dim)
-    torch.testing.assert_close(qkv[:, :-kv_heads].double(), turned, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(qkv[:, -kv_heads:].double(), wide[:, -kv_heads:], rtol=1e-4, atol=1e-4)
-    for row, (position, cache) in enumerate(zip(positions, caches, strict=True)):
-        keys, values = (part[0] for part in cache.get(0, position + 1)[number])
-        assert torch.equal(keys[:, -1], qkv[row, heads:-kv_heads].to(dtype))
-        assert torch.equal(values[:, -1], qkv[row, -kv_heads:].to(dtype))
-        first = max(0, position + 1 - window) if window else 0
-        keys, values = (part[:, first:].double().repeat_interleave(group, 0) for part in (keys, values))
-        scores = (keys @ qkv[row, :heads, :, None].double())[..., 0] * 0.1
-        expected = (scores.softmax(-1)[:, None] @ values)[:, 0]
-        torch.testing.assert_close(mixed[row].double(), expected, rtol=1e-4, atol=1e-4)
-    assert (mixed[-1] == 7).all()
+    def attend(segments):
+        table = described(Packed(segments))
+        room = (part.data_ptr() for part in (x, normalized, x, qkv, mixed, x, x, cosines, sines, table))
+        native.library().attend(given, native.Step(*room, len(table), rows, 2))
+
+    attend(segments)
+    wholes = qkv.view(rows, -1, dim)
+    torch.testing.assert_close(wholes[:, :-kv_heads].double(), turned, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(wholes[:, -kv_heads:].double(), wide[:, -kv_heads:], rtol=1e-4, atol=1e-4)
+    for segment in segments:
+        stop, own = segment.start + segment.length, wholes[segment.rows]
+        keys, values = (part[0] for part in segment.cache.get(0, stop)[number])
+        assert torch.equal(keys[:, segment.start :], own[:, heads:-kv_heads].transpose(0, 1).to(dtype))
+        assert torch.equal(values[:, segment.start :], own[:, -kv_heads:].transpose(0, 1).to(dtype))
+        keys, values = (part.double().repeat_interleave(group, 0) for part in (keys, values))
+        queries, seen = torch.arange(segment.start, stop)[:, None], torch.arange(stop)
+        hidden_from = (seen > queries) | ((seen <= queries - window) if window else False)
+        scores = (own[:, :heads].transpose(0, 1).double() @ keys.mT) * 0.1
+        expected = scores.masked_fill(hidden_from, -torch.inf).softmax(-1) @ values
+        torch.testing.assert_close(mixed[segment.rows].double(), expected.transpose(0, 1), rtol=3e-4, atol=3e-4)
+
+    # A prompt in other pieces has the same bits.
+    found, last = mixed.clone(), segments[-1]
+    parts = [(0, 2), (2, 19), (21, 39)]
+    cut = [Segment(last.cache, last.offset + begin, last.start + begin, length) for begin, length in parts]
+    attend([*segments[:-1], *cut])
+    assert torch.equal(mixed, found)
 
 
 LAYERS = models.FAMILIES["llama"] | {"head_dim": 32}
