@@ -31,6 +31,7 @@ class FakeModel:
     vocab_size = VOCAB
     eos = frozenset({EOS})
     device = torch.device("cpu")
+    bits_vary = True
     bytes_per_token = 8
 
     def __init__(self, logits: Callable[[list[int]], torch.Tensor] = counting, context_length: int = 64) -> None:

@@ -331,7 +331,7 @@ class LocalEngine:
     def _pieces(self, chunk: Chunk, cache: RowCache) -> Iterator[Piece]:
         """What the model computes of a chunk. Tokens that had been drawn are computed one by one, as they were then:
         with that a resumed generation has the bits of the uncut one. A prompt is computed block by block for the same
-        reason; on a GPU, where bits are not promised, at once."""
+        reason, where the model has to be."""
         if chunk.replays:
             last = chunk.stop - 1
             for place, token in enumerate(chunk.tokens, chunk.start):
@@ -341,8 +341,10 @@ class LocalEngine:
             scored = chunk.scored
             yield Piece(cache, chunk.start, chunk.tokens, len(scored), chunk.stop - scored.stop if scored else 0)
             return
-        size = self._scheduler.limits.block if self._model.device.type == "cpu" else len(chunk.tokens)
-        for start in range(chunk.start, chunk.stop, size):
-            stop = min(start + size, chunk.stop)
+        starts = list(range(chunk.start, chunk.stop, self._scheduler.limits.block))
+        if not self._model.bits_vary:
+            # Only a token alone is computed in another way: one that is alone in its block is so in any pieces.
+            starts = [chunk.start, *(start for start in starts[1:] if start == chunk.stop - 1)]
+        for start, stop in zip(starts, [*starts[1:], chunk.stop], strict=True):
             tokens = chunk.generation.request.prompt[start:stop]
             yield Piece(cache, start, tokens, int(chunk.completes and stop == chunk.stop))

@@ -78,8 +78,7 @@ class Model:
             drawing.extend(range(end - piece.draws, end))
         rows = len(drawing)
         spare = 0
-        # Compiled, products of any number of rows are as good.
-        if self.device.type == "cpu" and not isinstance(self.lean, CompiledLean):
+        if self.bits_vary:
             spare = padded(len(positions)) - len(positions)
             drawing += [0] * (padded(rows) - rows) if rows else []
         prompt = torch.tensor(fresh + [0] * spare, dtype=torch.int64, device=self.device)
@@ -135,6 +134,12 @@ class Model:
                 f"the engine's logits differ from the model's own by {float(difference):.2g} of their norm"
             )
         self.bytes_per_token = cache.bytes_per_token
+
+    @property
+    def bits_vary(self) -> bool:
+        """Whether a token's bits depend on how many are computed with it: by torch on the CPU, but not by machine code.
+        On a GPU no bits are promised."""
+        return self.device.type == "cpu" and not isinstance(self.lean, CompiledLean)
 
     @property
     def tolerance(self) -> float:

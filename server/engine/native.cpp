@@ -383,38 +383,45 @@ class Head {
   const int64_t head_;
 };
 
-template <typename T>
-void attend_prompt(const Attention& attention, const Step& step, const Segment& segment) {
-  const int64_t kv_heads = attention.kv_heads, some = std::max<int64_t>(1, QUERIES / attention.group);
-#pragma omp parallel num_threads(step.threads)
-  {
-#pragma omp for
-    for (int64_t task = 0; task < segment.length * kv_heads; task++)
-      Head<T>(attention, step, segment, task % kv_heads).place(task / kv_heads);
-#pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < (segment.length + some - 1) / some * kv_heads; task++) {
-      const int64_t begin = task / kv_heads * some;
-      Head<T>(attention, step, segment, task % kv_heads).attend(begin, std::min(begin + some, segment.length));
-    }
-  }
-}
-
+// Where tokens of a generation are tasks of several threads, all of the step store their keys before any reads them.
 template <typename T>
 void attend_segments(const Attention& attention, const Step& step) {
-  const int64_t kv_heads = attention.kv_heads;
+  struct Task {
+    const Segment* segment;
+    int64_t begin, end;
+  };
+  const int64_t kv_heads = attention.kv_heads, some = std::max<int64_t>(1, QUERIES / attention.group);
+  std::vector<Task> tasks;
   int64_t work = 0;
-  for (const Segment* segment = step.segments; segment < step.segments + step.count; segment++)
-    if (segment->length == 1) work += (segment->start + 1) * kv_heads * attention.group * attention.dim;
-#pragma omp parallel for num_threads(step.threads) schedule(dynamic) if (work > MULTIPLIED)
-  for (int64_t task = 0; task < step.count * kv_heads; task++) {
-    const Segment& segment = step.segments[task / kv_heads];
-    if (segment.length > 1) continue;
-    const Head<T> head(attention, step, segment, task % kv_heads);
-    head.place(0);
-    head.attend(0);
+  bool apart = true;
+  for (const Segment* segment = step.segments; segment < step.segments + step.count; segment++) {
+    apart &= segment->length == 1 && (segment == step.segments || segment->address != segment[-1].address);
+    work += segment->length * (segment->start + segment->length) * kv_heads * attention.group * attention.dim;
+    for (int64_t begin = 0; begin < segment->length; begin += some)
+      tasks.push_back({segment, begin, std::min(begin + some, segment->length)});
   }
-  for (const Segment* segment = step.segments; segment < step.segments + step.count; segment++)
-    if (segment->length > 1) attend_prompt<T>(attention, step, *segment);
+  const int64_t count = static_cast<int64_t>(tasks.size());
+#pragma omp parallel num_threads(step.threads) if (work > MULTIPLIED)
+  {
+    if (!apart) {
+#pragma omp for schedule(dynamic)
+      for (int64_t one = 0; one < count * kv_heads; one++) {
+        const Task& task = tasks[one / kv_heads];
+        const Head<T> head(attention, step, *task.segment, one % kv_heads);
+        for (int64_t token = task.begin; token < task.end; token++) head.place(token);
+      }
+    }
+#pragma omp for schedule(dynamic)
+    for (int64_t one = 0; one < count * kv_heads; one++) {
+      const Task& task = tasks[one / kv_heads];
+      const Head<T> head(attention, step, *task.segment, one % kv_heads);
+      if (apart) head.place(0);
+      if (task.segment->length == 1)
+        head.attend(0);
+      else
+        head.attend(task.begin, task.end);
+    }
+  }
 }
 
 // From hidden states to what heads have mixed.

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,10 +12,13 @@ from torch.nn.functional import linear, rms_norm
 from server.engine import loading, native
 from server.engine.attention import Packed, Segment
 from server.engine.compiled import CompiledLean, CompiledLinear, described, suits
+from server.engine.events import Drawn
 from server.engine.kv_cache import Layout, RowCache
 from server.engine.loading import ModelSource, load
 from server.engine.model import Piece
+from server.engine.request import GenerationRequest, Resume, Stopping
 from tests import models
+from tests.fakes import Harness
 
 pytestmark = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="only --compile asks for a C++ compiler"
@@ -204,13 +208,46 @@ def test_a_row_has_the_same_bits_alone_and_in_any_company(family, dtype, loaded)
             assert torch.equal(found, alone[row])
 
 
+@pytest.mark.parametrize("family", ["qwen3", "mistral"])
+def test_a_prompt_has_the_same_bits_whatever_room_others_leave_it(family, loaded):
+    model = loaded(family)
+    chance = torch.Generator().manual_seed(2)
+    prompts = [torch.randint(1, models.VOCAB, (length,), generator=chance).tolist() for length in (193, 65, 64, 120, 2)]
+    prompts.append([*prompts[0][:128], 5, 6])  # with a beginning that is known already
+    stopping = Stopping(max_output_tokens=4, ignore_eos=True)
+
+    def infos(*chosen):
+        with Harness(model, rows=8, kv=2000, chunk=192, token_bytes=lambda _: b"x") as harness:
+            harness.run(*(GenerationRequest(str(i), tuple(prompts[i]), seed=i, stopping=stopping) for i in chosen))
+        draws = {i: [e.info for e in harness.events[str(i)] if isinstance(e, Drawn)] for i in chosen}
+        return {i: [(info.token_id, info.original_entropy) for info in draws[i]] for i in chosen}
+
+    together, others = infos(*range(6)), infos(4, 3, 5, 2, 1, 0)
+    for i in range(6):
+        assert len(together[i]) == 4
+        assert together[i] == others[i] == infos(i)[i]
+
+
+def test_a_resumed_generation_has_the_bits_of_the_uncut_one(loaded):
+    model, whole = loaded("qwen3"), GenerationRequest("0", (5, 9, 2), seed=3, stopping=Stopping(60, ignore_eos=True))
+
+    def infos(request):
+        with Harness(model, chunk=64, kv=2000, token_bytes=lambda _: b"x") as harness:
+            harness.run(request)
+        return [(e.info.token_id, e.info.original_entropy) for e in harness.events["0"] if isinstance(e, Drawn)]
+
+    uncut = infos(whole)
+    for cut in 1, 2, 30, 59:
+        assert infos(replace(whole, resume=Resume(tuple(token for token, _ in uncut[:cut])))) == uncut[cut:]
+
+
 def test_the_number_of_threads_changes_no_bits(loaded):
     model = loaded("qwen3")
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(logits(model, [text for text in prompts(8) if len(text) == 1] * 8))
+            found.append(logits(model, prompts(8) * 2))
     finally:
         torch.set_num_threads(before)
     for one, other in zip(*found, strict=True):
