@@ -393,9 +393,9 @@ void attend_segments(const Attention& attention, const Step& step) {
   const int64_t kv_heads = attention.kv_heads, some = std::max<int64_t>(1, QUERIES / attention.group);
   std::vector<Task> tasks;
   int64_t work = 0;
-  bool apart = true;
+  bool separate = true;
   for (const Segment* segment = step.segments; segment < step.segments + step.count; segment++) {
-    apart &= segment->length == 1 && (segment == step.segments || segment->address != segment[-1].address);
+    separate &= segment->length == 1 && (segment == step.segments || segment->address != segment[-1].address);
     work += segment->length * (segment->start + segment->length) * kv_heads * attention.group * attention.dim;
     for (int64_t begin = 0; begin < segment->length; begin += some)
       tasks.push_back({segment, begin, std::min(begin + some, segment->length)});
@@ -403,7 +403,7 @@ void attend_segments(const Attention& attention, const Step& step) {
   const int64_t count = static_cast<int64_t>(tasks.size());
 #pragma omp parallel num_threads(step.threads) if (work > MULTIPLIED)
   {
-    if (!apart) {
+    if (!separate) {
 #pragma omp for schedule(dynamic)
       for (int64_t one = 0; one < count * kv_heads; one++) {
         const Task& task = tasks[one / kv_heads];
@@ -415,7 +415,7 @@ void attend_segments(const Attention& attention, const Step& step) {
     for (int64_t one = 0; one < count * kv_heads; one++) {
       const Task& task = tasks[one / kv_heads];
       const Head<T> head(attention, step, *task.segment, one % kv_heads);
-      if (apart) head.place(0);
+      if (separate) head.place(0);
       if (task.segment->length == 1)
         head.attend(0);
       else

@@ -18,8 +18,9 @@ class Limits:
 
     @property
     def block(self) -> int:
-        """Prompt tokens that attend together. Blocks begin at its multiples whatever else runs, so that a prompt is
-        always computed in the same pieces, and one that begins alike in the same ones."""
+        """Prompt tokens that are computed together, or are a multiple of these. Blocks begin at its multiples whatever
+        else runs, so that prompts that begin alike share whole ones, and a prompt is always computed in the same pieces
+        where its bits depend on them."""
         return min(_BLOCK, self.chunk)
 
 
