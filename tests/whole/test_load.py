@@ -120,7 +120,7 @@ def test_sigterm_lets_running_streams_finish_and_a_second_is_quick():
         process("--grace", "120", "--log-level", "error") as (running, address),
         Client(address, resume_seconds=0) as client,
     ):
-        stream = client.generate("def ", max_output_tokens=1500, ignore_eos=True)
+        stream = client.generate("def ", max_output_tokens=800, ignore_eos=True)
         next(stream)
         running.send_signal(signal.SIGTERM)
         time.sleep(1.0)
