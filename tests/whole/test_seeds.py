@@ -1,11 +1,13 @@
 """Same seed, same tokens: 200 requests of mixed policies, alone, among fifteen others, and after being queued."""
 
+import os
 import random
+import shutil
 
 import pytest
 import torch
 
-from adaptive import Edt, EntropyBand, Filters, Fixed, Greedy, TargetEntropy
+from adaptive import Edt, EntropyBand, Filters, Fixed, Greedy, TargetEntropy, accelerator
 from server.engine.events import Drawn, Failed, Finished
 from server.engine.loading import ModelSource, load
 from server.engine.local import LocalEngine
@@ -58,10 +60,17 @@ def run(model, token_bytes, wanted, rows, at_once):
     return drawn
 
 
-@pytest.mark.parametrize(("dtype", "count"), [("float32", 200), ("bfloat16", 60)])
-def test_tokens_and_figures_are_bit_identical_alone_in_company_and_queued(dtype, count):
+COMPILED = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "count", "compiled"),
+    [("float32", 200, False), ("bfloat16", 60, False), pytest.param("float32", 200, True, marks=COMPILED)],
+)
+def test_tokens_and_figures_are_bit_identical_alone_in_company_and_queued(dtype, count, compiled, monkeypatch):
     """Not only the tokens: every figure of every token has the same bits, so the logits had them too."""
-    model, tokenizer = load(ModelSource(dtype=dtype))
+    monkeypatch.setattr(accelerator, "_compiled", [])  # as it was, when this ends
+    model, tokenizer = load(ModelSource(dtype=dtype, compile=compiled))
     wanted = requests(count)
     alone = run(model, tokenizer.token_bytes, wanted, rows=1, at_once=1)
     company = run(model, tokenizer.token_bytes, wanted, rows=16, at_once=16)
