@@ -330,16 +330,18 @@ class Head {
     std::copy(v, v + dim, values + position * dim);
   }
 
-  // Attention of one token.
-  void attend(int64_t token) const {
-    const int64_t from = first(token) * attention_.dim, count = segment_.start + token + 1 - first(token);
-    attend_keys<T>(queries(token), keys + from, values + from, count, attention_.group, attention_.dim,
-                   attention_.scale, mixed(token));
+  // Attention of tokens from `begin` to `end`.
+  void attend(int64_t begin, int64_t end) const {
+    if (segment_.length > 1) return attend_prompt(begin, end);
+    const int64_t from = first(0) * attention_.dim, count = segment_.start + 1 - first(0);
+    attend_keys<T>(queries(0), keys + from, values + from, count, attention_.group, attention_.dim, attention_.scale,
+                   mixed(0));
   }
 
-  // Attention of tokens of a prompt, as products: of a block of keys after the other, whose weights are of the largest
+ private:
+  // Of a prompt, as products: of a block of keys after the other, whose weights are of the largest
   // score so far. Blocks begin at the same positions for all, so that it does not matter which tokens go together.
-  void attend(int64_t begin, int64_t end) const {
+  void attend_prompt(int64_t begin, int64_t end) const {
     static thread_local std::vector<float> room;
     const int64_t group = attention_.group, dim = attention_.dim, rows = (end - begin) * group;
     room.resize(rows * (2 * dim + KEYS + 2) + PANEL * dim);
@@ -376,7 +378,6 @@ class Head {
         (load(out + row * dim + i) / Vec(wholes[row])).store(mixed(begin + row / group) + row % group * dim + i);
   }
 
- private:
   const Attention& attention_;
   const Step& step_;
   const Segment& segment_;
@@ -416,23 +417,9 @@ void attend_segments(const Attention& attention, const Step& step) {
       const Task& task = tasks[one / kv_heads];
       const Head<T> head(attention, step, *task.segment, one % kv_heads);
       if (separate) head.place(0);
-      if (task.segment->length == 1)
-        head.attend(0);
-      else
-        head.attend(task.begin, task.end);
+      head.attend(task.begin, task.end);
     }
   }
-}
-
-// From hidden states to what heads have mixed.
-void attend_layer(const Layer& layer, const Step& step) {
-  normalize_rows(layer.before, step.x, step.normed, step.rows, step.threads);
-  multiply(layer.qkv, step.normed, step.qkv, step.rows, step.threads);
-  const int64_t kind = layer.attention.kind;
-  const auto segments_of = kind == 0   ? attend_segments<float>
-                           : kind == 1 ? attend_segments<at::BFloat16>
-                                       : attend_segments<at::Half>;
-  segments_of(layer.attention, step);
 }
 
 // From what heads have mixed to the next layer's hidden states.
@@ -462,11 +449,20 @@ void norm(const Norm* norm, const float* x, float* out, int64_t rows, int thread
   normalize_rows(*norm, x, out, rows, threads);
 }
 
-void attend(const Layer* layer, const Step* step) { attend_layer(*layer, *step); }
+// From hidden states to what heads have mixed.
+void attend(const Layer* layer, const Step* step) {
+  normalize_rows(layer->before, step->x, step->normed, step->rows, step->threads);
+  multiply(layer->qkv, step->normed, step->qkv, step->rows, step->threads);
+  const int64_t kind = layer->attention.kind;
+  const auto segments_of = kind == 0   ? attend_segments<float>
+                           : kind == 1 ? attend_segments<at::BFloat16>
+                                       : attend_segments<at::Half>;
+  segments_of(layer->attention, *step);
+}
 
 void layers(const Layer* layers, int64_t count, const Step* step) {
   for (const Layer* layer = layers; layer < layers + count; layer++) {
-    attend_layer(*layer, *step);
+    attend(layer, step);
     feed(*layer, *step);
   }
 }

@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 import subprocess
 import sys
 
@@ -14,10 +13,8 @@ from adaptive.cpu import fused, library
 from adaptive.moments import rank_and_measure
 from tests.adaptive.cases import edge_rows, every_kind_of_row, infos, random_logits
 from tests.adaptive.ways import assert_same, fusedly, plainly
+from tests.compiler import needs_compiler
 
-needs_compiler = pytest.mark.skipif(
-    shutil.which(os.environ.get("CXX", "g++")) is None, reason="only --compile asks for a C++ compiler"
-)
 SMALL, LARGE = 90, 33_001
 """Two blocks; and many, and a rest."""
 

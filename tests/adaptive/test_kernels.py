@@ -1,8 +1,5 @@
 """Kernels, of a GPU in Triton's interpreter and of the CPU compiled, give what the plain way gives."""
 
-import os
-import shutil
-
 import pytest
 import torch
 
@@ -24,16 +21,15 @@ from adaptive.penalties import History
 from adaptive.policies import Control
 from adaptive.pool import Setting
 from tests.adaptive.ways import FILTERS, SPREADS, VOCAB, assert_same, fusedly, logits_of, plainly
+from tests.compiler import needs_compiler
 from tests.interpreted import fused
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of infinities in the interpreter
 
 
-@pytest.fixture(params=["gpu", "cpu"])
+@pytest.fixture(params=["gpu", pytest.param("cpu", marks=needs_compiler)])
 def kernels(request, monkeypatch):
     if request.param == "cpu":
-        if shutil.which(os.environ.get("CXX", "g++")) is None:
-            pytest.skip("only --compile asks for a C++ compiler")
         return of_cpu
     # Blocks and tiles so small that a row has many of them.
     for name, value in {"BLOCK": 16, "KEEP": 8, "TILE": 128}.items():

@@ -1,7 +1,5 @@
 """The compiled forward gives what the plain one gives, and a row's bits in any company. It needs a C++ compiler."""
 
-import os
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -18,11 +16,10 @@ from server.engine.loading import ModelSource, load
 from server.engine.model import Piece
 from server.engine.request import GenerationRequest, Resume, Stopping
 from tests import models
+from tests.compiler import needs_compiler
 from tests.fakes import Harness
 
-pytestmark = pytest.mark.skipif(
-    shutil.which(os.environ.get("CXX", "g++")) is None, reason="only --compile asks for a C++ compiler"
-)
+pytestmark = needs_compiler
 EPSILON = 1e-6
 
 

@@ -1,19 +1,17 @@
 """A server whose forward and sampler are compiled at start."""
 
 import os
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
+from tests.compiler import needs_compiler
 from tests.whole.conftest import ROOT, process
 from tests.whole.runs import POLICIES, PROMPT, bits, run
 from thermostat import Client
 
 
-@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="only --compile asks for a C++ compiler")
+@needs_compiler
 def test_a_compiled_server_gives_a_row_the_same_bits_alone_and_in_company(tmp_path):
     log = tmp_path / "log"
     with process("--compile", log=log) as (_, address), Client(address) as client:

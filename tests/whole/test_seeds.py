@@ -1,8 +1,6 @@
 """Same seed, same tokens: 200 requests of mixed policies, alone, among fifteen others, and after being queued."""
 
-import os
 import random
-import shutil
 
 import pytest
 import torch
@@ -13,6 +11,7 @@ from server.engine.loading import ModelSource, load
 from server.engine.local import LocalEngine
 from server.engine.request import GenerationRequest, Stopping
 from server.engine.scheduler import Limits
+from tests.compiler import needs_compiler
 
 POLICIES = [Fixed(), Fixed(0.7), Greedy(), EntropyBand(), Edt(), TargetEntropy(1.0), TargetEntropy(2.5)]
 FILTERS = [Filters(), Filters(top_p=0.9), Filters(top_k=30, min_p=0.02), Filters(top_k=5, top_p=0.95)]
@@ -60,12 +59,9 @@ def run(model, token_bytes, wanted, rows, at_once):
     return drawn
 
 
-COMPILED = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler")
-
-
 @pytest.mark.parametrize(
     ("dtype", "count", "compiled"),
-    [("float32", 200, False), ("bfloat16", 60, False), pytest.param("float32", 200, True, marks=COMPILED)],
+    [("float32", 200, False), ("bfloat16", 60, False), pytest.param("float32", 200, True, marks=needs_compiler)],
 )
 def test_tokens_and_figures_are_bit_identical_alone_in_company_and_queued(dtype, count, compiled, monkeypatch):
     """Not only the tokens: every figure of every token has the same bits, so the logits had them too."""
