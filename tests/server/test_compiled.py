@@ -128,6 +128,12 @@ def test_attention_is_that_of_float64_over_what_is_stored(dtype, group, window, 
     attend([*segments[:-1], *cut])
     assert torch.equal(mixed, found)
 
+    # Token by token, and the last first: all are stored before any is read.
+    unknown = torch.full((1, kv_heads, last.length, dim), torch.nan, dtype=dtype)
+    last.cache.write(number, last.start, unknown, unknown)
+    attend([Segment(last.cache, last.offset + i, last.start + i, 1) for i in reversed(range(last.length))])
+    torch.testing.assert_close(mixed[last.rows], found[last.rows], rtol=3e-4, atol=3e-4)
+
 
 LAYERS = models.FAMILIES["llama"] | {"head_dim": 32}
 FAMILIES = {
