@@ -41,8 +41,8 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--context-length", type=click.IntRange(2), help="Serve a shorter context than the model's.")
 @click.option(
     "--compile/--no-compile",
-    default=False,
-    help="Compile at start: up to twice as fast on the CPU. Takes a C++ compiler, and a quarter of a minute once.",
+    default=None,
+    help="Machine code for this processor, on the CPU: a quarter of a minute once.  [default: with a C++ compiler]",
 )
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=50051, help="Port to listen on; 0 picks a free one.")

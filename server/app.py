@@ -160,11 +160,6 @@ async def serve(config: Config) -> int:
     # A decode thread and the event loop share the interpreter; shorter turns keep tokens from waiting for one another.
     sys.setswitchinterval(0.0005)
     app = await start(config)
-    print(f"listening on {app.address}", flush=True)
-    if app.sight.address:
-        print(f"metrics on {app.sight.address}", flush=True)
-    if app.web is not None:
-        print(f"web on {app.web.address}", flush=True)
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def signalled() -> None:
@@ -177,6 +172,12 @@ async def serve(config: Config) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, signalled)
     loop.add_signal_handler(signal.SIGHUP, app.guard.refresh)
+    # Told last: whoever reads this may send a signal at once.
+    print(f"listening on {app.address}", flush=True)
+    if app.sight.address:
+        print(f"metrics on {app.sight.address}", flush=True)
+    if app.web is not None:
+        print(f"web on {app.web.address}", flush=True)
     waits = [loop.create_task(asked.wait()), loop.create_task(app.engine_ended.wait())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     died = app.engine_ended.is_set()

@@ -16,7 +16,7 @@ class Config:
     dtype: str = "auto"
     trust_remote_code: bool = False
     context_length: int | None = None
-    compile: bool = False
+    compile: bool | None = None
     host: str = "127.0.0.1"
     port: int = 50051
     web_port: int | None = None

@@ -10,6 +10,7 @@ POLICIES = ("fixed", "entropy_band", "target_entropy")
 def main(arguments: Sequence[str]) -> int:
     """Run `thermostat compare` with `arguments` on a server of its own; its exit status."""
     command = [sys.executable, "-m", "server", "--port", "0", "--log-level", "warning"]
+    print("A server starts; the very first time that takes half a minute.", file=sys.stderr)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         line = server.stdout.readline()

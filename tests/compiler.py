@@ -1,4 +1,4 @@
-"""Whether there is the C++ compiler that `--compile` asks for."""
+"""Whether there is a C++ compiler, for what is then machine code."""
 
 import os
 import shutil
@@ -6,5 +6,5 @@ import shutil
 import pytest
 
 needs_compiler = pytest.mark.skipif(
-    shutil.which(os.environ.get("CXX", "g++")) is None, reason="only --compile asks for a C++ compiler"
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="without a C++ compiler all is torch's operators"
 )

@@ -1,6 +1,8 @@
 """C++ as machine code for this processor, built by torch, which has the vectors that it is written with."""
 
 import ctypes
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,15 @@ class CannotCompile(Exception):
 def build(source: Path, functions: Mapping[str, Sequence[Any]]) -> ctypes.CDLL:
     """A source file as a library, with the types of what its functions take; they return nothing unless told.
 
-    It takes some seconds once, as torch keeps on disk what it has compiled. CannotCompile if there is no C++ compiler
-    or it fails.
+    It takes some seconds once, as torch keeps on disk what it has compiled. CannotCompile if there is no C++ compiler,
+    it fails, or others could put machine code of theirs where it is kept.
     """
     try:
         # Imported here: it takes seconds, and torch promises nothing of it.
-        from torch._inductor.codecache import CppCodeCache
+        from torch._inductor.codecache import CppCodeCache, cache_dir
 
-        library: ctypes.CDLL = CppCodeCache.load(source.read_text())
+        _must_be_ours(Path(cache_dir()))
+        library: ctypes.CDLL = CppCodeCache.load(f"{source.read_text()}// {_processor()}\n")
     except Exception as fault:  # the compiler raises many kinds, or has gone
         # Of a C++ compiler's pages, most of them warnings of torch's own headers, the line that counts.
         told = next((line for line in str(fault).splitlines() if "error: " in line), fault)
@@ -29,3 +32,18 @@ def build(source: Path, functions: Mapping[str, Sequence[Any]]) -> ctypes.CDLL:
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None
     return library
+
+
+def _processor() -> str:
+    """What this processor can do. Torch takes what it has kept for the same source and flags; of these -march=native
+    is something else on another machine, which a folder or a virtual machine may have moved to."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _must_be_ours(folder: Path) -> None:
+    """By default it has a name that anybody can foresee, in a folder that anybody can write to."""
+    found = folder.stat()
+    if found.st_uid not in (os.getuid(), 0) or found.st_mode & stat.S_IWOTH:
+        raise PermissionError(f"others can write to {folder}; TORCHINDUCTOR_CACHE_DIR names another folder")

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from adaptive import CannotCompile, compile_sampler
+from server.engine import native
 from server.engine.compiled import CompiledLean, suits
 from server.engine.lean import lean
 from server.engine.linear import make_invariant
@@ -31,7 +32,8 @@ class RefusedModel(Exception):
 @dataclass(frozen=True, slots=True)
 class ModelSource:
     """What to load. name: "embedded", a folder, or a hub name. trust_remote_code runs code that comes with it.
-    compile: the sampler (`adaptive.compile_sampler`) and a lean forward (`CompiledLean`), on the CPU."""
+    compile: the sampler (`adaptive.compile_sampler`) and a lean forward (`CompiledLean`), on the CPU; None is where it
+    can be done."""
 
     name: str = "embedded"
     revision: str | None = None
@@ -39,7 +41,7 @@ class ModelSource:
     dtype: str = "auto"
     trust_remote_code: bool = False
     context_length: int | None = None
-    compile: bool = False
+    compile: bool | None = False
 
 
 def load(source: ModelSource) -> tuple[Model, Tokenizer]:
@@ -101,21 +103,35 @@ def _load(source: ModelSource) -> tuple[Model, Tokenizer]:
     return model, Tokenizer(tokenizer)
 
 
-def _prepare(model: Model, compiles: bool) -> None:
+def _prepare(model: Model, compiles: bool | None) -> None:
     """Give a model on the CPU its lean forward, if it has one, and invariant linear layers. compiles: that and the
-    sampler as machine code."""
+    sampler as machine code, as `ModelSource` has it."""
     plain = lean(model.network)
-    if plain is not None and compiles and suits(plain):
+    if _compile(compiles) and plain is not None and suits(plain):
         model.lean = CompiledLean(plain)
         _log.info("forward: compiled")
     else:
         model.lean = plain
         way = make_invariant(model.network if plain is None else plain)
         _log.info("forward: %s; linear layers: %s", "transformers' own" if plain is None else "lean", way)
-    if compiles:
-        begin = time.monotonic()
+
+
+def _compile(wanted: bool | None) -> bool:
+    """Whether what can be machine code now is; None wants it where it can be had. CannotCompile if it cannot."""
+    if wanted is False:
+        return False
+    begin = time.monotonic()
+    _log.info("compiling for this processor, which takes a quarter of a minute the first time")
+    try:
+        native.library()
         compile_sampler()
-        _log.info("sampler: compiled, in %.1f s", time.monotonic() - begin)
+    except CannotCompile as fault:
+        if wanted:
+            raise
+        _log.warning("nothing is compiled, and a token takes about twice as long: %s", _first_line(fault))
+        return False
+    _log.info("compiled, in %.1f s", time.monotonic() - begin)
+    return True
 
 
 def _graphs(model: Model) -> Any:

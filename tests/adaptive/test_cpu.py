@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -196,6 +197,33 @@ def test_what_a_compiler_raises_is_told(monkeypatch, tmp_path):
     (tmp_path / "some.cpp").write_text("int one;")
     with pytest.raises(CannotCompile, match="ZeroDivisionError"):
         library.build(tmp_path / "some.cpp", {})
+
+
+def test_what_another_processor_has_compiled_is_not_taken(monkeypatch, tmp_path):
+    import torch._inductor.codecache as cache
+
+    seen = []
+    monkeypatch.setattr(cache.CppCodeCache, "load", seen.append)
+    (tmp_path / "some.cpp").write_text("int one;\n")
+    for processor in ("flags: avx2", "flags: avx2", "flags: avx2 avx512f"):
+        monkeypatch.setattr(library, "_processor", lambda told=processor: told)
+        library.build(tmp_path / "some.cpp", {})
+    assert seen[0] == seen[1] == "int one;\n// flags: avx2\n" and seen[2] == "int one;\n// flags: avx2 avx512f\n"
+    monkeypatch.undo()
+    assert "\n" not in library._processor()
+
+
+def test_machine_code_that_others_could_have_put_there_is_not_run(monkeypatch, tmp_path):
+    (tmp_path / "some.cpp").write_text("int one;")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    kept.chmod(0o777)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(kept))
+    with pytest.raises(CannotCompile, match=f"others can write to {kept}; TORCHINDUCTOR_CACHE_DIR names another"):
+        library.build(tmp_path / "some.cpp", {})
+    foreign = SimpleNamespace(stat=lambda: SimpleNamespace(st_uid=os.getuid() + 1, st_mode=0o40755))
+    with pytest.raises(PermissionError):
+        library._must_be_ours(foreign)
 
 
 def test_of_what_a_compiler_says_the_error_is_told(tmp_path):

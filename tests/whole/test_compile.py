@@ -1,4 +1,4 @@
-"""A server whose forward and sampler are compiled at start."""
+"""A server compiles its forward and sampler at start, where it can."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from thermostat import Client
 @needs_compiler
 def test_a_compiled_server_gives_a_row_the_same_bits_alone_and_in_company(tmp_path):
     log = tmp_path / "log"
-    with process("--compile", log=log) as (_, address), Client(address) as client:
+    with process(log=log) as (_, address), Client(address) as client:
 
         def stream(policy):
             return bits(run(client.generate(PROMPT, policy=policy, seed=7, max_output_tokens=24, ignore_eos=True))[1])
@@ -25,10 +25,17 @@ def test_a_compiled_server_gives_a_row_the_same_bits_alone_and_in_company(tmp_pa
         assert [len(found) for found in together] == [24] * len(policies)
         assert [stream(policy) for policy in policies] == together
     assert "forward: compiled" in log.read_text()
-    assert "sampler: compiled" in log.read_text()
 
 
-def test_a_server_that_cannot_compile_says_so_and_ends(tmp_path):
+def test_nothing_is_compiled_where_there_is_no_compiler_or_nobody_wants_it(tmp_path):
+    log, variables = tmp_path / "log", {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    for arguments, told in ((), "nothing is compiled"), (("--no-compile",), ""):
+        with process(*arguments, log=log, **variables) as (_, address), Client(address) as client:
+            assert len(run(client.generate(PROMPT, max_output_tokens=3, ignore_eos=True))[1]) == 3
+        assert "forward: lean" in log.read_text() and told in log.read_text()
+
+
+def test_a_server_that_must_and_cannot_compile_says_so_and_ends(tmp_path):
     variables = {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "server", "--port", "0", "--compile"]
     ended = subprocess.run(
