@@ -75,7 +75,7 @@ bench-gpu: ## check and time the decode step on a GPU; writes benchmarks/results
 lint: $(READY) ## ruff, mypy, clang-format, buf
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror adaptive/cpu/*.cpp server/engine/*.cpp
+	$(BIN)/clang-format --dry-run --Werror adaptive/cpu/*.cpp adaptive/cpu/*.h server/engine/*.cpp
 	$(BIN)/mypy
 	cd clients/python && ../../$(BIN)/mypy
 	$(BIN)/buf lint protos
@@ -87,7 +87,7 @@ lint: $(READY) ## ruff, mypy, clang-format, buf
 format: $(READY) ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i adaptive/cpu/*.cpp server/engine/*.cpp
+	$(BIN)/clang-format -i adaptive/cpu/*.cpp adaptive/cpu/*.h server/engine/*.cpp
 	$(BIN)/buf format --write protos
 	$(BIN)/buf format --write tests/conformance
 	$(BIN)/python docs/snippets.py

@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+THREADS = Path(__file__).with_name("threads.h")
+"""What every source may use."""
+
 
 class CannotCompile(Exception):
     """There is no compiler, or it failed; the message says what."""
 
 
 def build(source: Path, functions: Mapping[str, Sequence[Any]]) -> ctypes.CDLL:
-    """A source file as a library, with the types of what its functions take; they return nothing unless told.
+    """A source file, after `THREADS`, as a library, with the types of what its functions take; they return nothing
+    unless told.
 
     It takes some seconds once, as torch keeps on disk what it has compiled. CannotCompile if there is no C++ compiler,
     it fails, or others could put machine code of theirs where it is kept.
@@ -23,7 +27,8 @@ def build(source: Path, functions: Mapping[str, Sequence[Any]]) -> ctypes.CDLL:
         from torch._inductor.codecache import CppCodeCache, cache_dir
 
         _must_be_ours(Path(cache_dir()))
-        library: ctypes.CDLL = CppCodeCache.load(f"{source.read_text()}// {_processor()}\n")
+        text = f"{THREADS.read_text()}{source.read_text()}// {_processor()}\n"
+        library: ctypes.CDLL = CppCodeCache.load(text)
     except Exception as fault:  # the compiler raises many kinds, or has gone
         # Of a C++ compiler's pages, most of them warnings of torch's own headers, the line that counts.
         told = next((line for line in str(fault).splitlines() if "error: " in line), fault)

@@ -108,8 +108,7 @@ class Row {
 
 template <typename F>
 void each(int64_t count, const Batch& batch, const F& body) {
-#pragma omp parallel for num_threads(batch.threads) schedule(dynamic) if (count > 1 && count * batch.vocab > WORTH)
-  for (int64_t one = 0; one < count; one++) body(one);
+  together.each(count * batch.vocab > WORTH ? batch.threads : 1, count, body, 1);
 }
 
 double inverse_of(double temperature) { return temperature == 0 ? 1 : std::min(1 / temperature, LARGEST_INVERSE); }

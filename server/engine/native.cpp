@@ -114,8 +114,7 @@ struct Linear {
 template <typename T>
 void multiply_rows(const Linear& linear, const float* x, float* out, int64_t rows, int threads) {
   const int64_t pairs = (linear.count + 1) / 2, in = linear.inputs, size = linear.count * PANEL;
-#pragma omp parallel for num_threads(threads) if (rows * in * size > MULTIPLIED)
-  for (int64_t pair = 0; pair < pairs; pair++) {
+  together.each(rows * in * size > MULTIPLIED ? threads : 1, pairs, [&](int64_t pair) {
     const auto from = [&](int64_t panel) {
       const T* const weights = static_cast<const T*>(linear.panels) + panel * in * PANEL;
       return Panels<T>{weights, PANEL, in * PANEL, linear.bias ? linear.bias + panel * PANEL : nullptr};
@@ -123,12 +122,12 @@ void multiply_rows(const Linear& linear, const float* x, float* out, int64_t row
     const int64_t panel = 2 * pair;
     if (rows == 1 && panel + 1 < linear.count) {  // one alone has too few sums under way to keep the processor busy
       tile<1, 4, T>(from(panel), x, in, out + panel * PANEL, size, 0, in, false);
-      continue;
+      return;
     }
     for (int64_t one = panel; one < std::min(panel + 2, linear.count); one++)
       for (int64_t begin = 0; begin < in; begin += BLOCK)
         panel_of_rows(from(one), x, in, out + one * PANEL, size, rows, begin, std::min(begin + BLOCK, in), begin > 0);
-  }
+  });
 }
 
 void multiply(const Linear& linear, const float* x, float* out, int64_t rows, int threads) {
@@ -155,23 +154,23 @@ void normalize(const Norm& norm, const float* x, float* out) {
 }
 
 void normalize_rows(const Norm& norm, const float* x, float* out, int64_t rows, int threads) {
-#pragma omp parallel for num_threads(threads) if (rows * norm.size > READ)
-  for (int64_t row = 0; row < rows; row++) normalize(norm, x + row * norm.size, out + row * norm.size);
+  together.each(rows * norm.size > READ ? threads : 1, rows,
+                [&](int64_t row) { normalize(norm, x + row * norm.size, out + row * norm.size); });
 }
 
 void add(float* x, const float* more, int64_t count, int threads) {
-#pragma omp parallel for num_threads(threads) if (count > READ)
-  for (int64_t i = 0; i < count; i += LANES) (load(x + i) + load(more + i)).store(x + i);
+  together.each(count > READ ? threads : 1, count / LANES,
+                [&](int64_t i) { (load(x + i * LANES) + load(more + i * LANES)).store(x + i * LANES); });
 }
 
 // silu(gate) * up. both: `[rows, 2 * size]`, gate and up of a row side by side.
 void gate(const float* both, float* out, int64_t rows, int64_t size, int threads) {
-#pragma omp parallel for num_threads(threads) if (rows * size > READ)
-  for (int64_t row = 0; row < rows; row++)
+  together.each(rows * size > READ ? threads : 1, rows, [&](int64_t row) {
     for (int64_t i = 0; i < size; i += LANES) {
       const Vec gate = load(both + 2 * row * size + i), up = load(both + (2 * row + 1) * size + i);
       (gate / (Vec(1) + gate.neg().exp()) * up).store(out + row * size + i);
     }
+  });
 }
 
 // A head's norm, if there is one, and its rotation, in place.
@@ -402,24 +401,23 @@ void attend_segments(const Attention& attention, const Step& step) {
       tasks.push_back({segment, begin, std::min(begin + some, segment->length)});
   }
   const int64_t count = static_cast<int64_t>(tasks.size());
-#pragma omp parallel num_threads(step.threads) if (work > MULTIPLIED)
-  {
-    if (!separate) {
-#pragma omp for schedule(dynamic)
-      for (int64_t one = 0; one < count * kv_heads; one++) {
-        const Task& task = tasks[one / kv_heads];
-        const Head<T> head(attention, step, *task.segment, one % kv_heads);
-        for (int64_t token = task.begin; token < task.end; token++) head.place(token);
-      }
-    }
-#pragma omp for schedule(dynamic)
-    for (int64_t one = 0; one < count * kv_heads; one++) {
-      const Task& task = tasks[one / kv_heads];
-      const Head<T> head(attention, step, *task.segment, one % kv_heads);
-      if (separate) head.place(0);
-      head.attend(task.begin, task.end);
-    }
-  }
+  const auto each = [&](const auto& body) {
+    together.each(
+        work > MULTIPLIED ? step.threads : 1, count * kv_heads,
+        [&](int64_t one) {
+          const Task& task = tasks[one / kv_heads];
+          body(task, Head<T>(attention, step, *task.segment, one % kv_heads));
+        },
+        1);
+  };
+  if (!separate)
+    each([](const Task& task, const Head<T>& head) {
+      for (int64_t token = task.begin; token < task.end; token++) head.place(token);
+    });
+  each([&](const Task& task, const Head<T>& head) {
+    if (separate) head.place(0);
+    head.attend(task.begin, task.end);
+  });
 }
 
 // From what heads have mixed to the next layer's hidden states.

@@ -208,7 +208,8 @@ def test_what_another_processor_has_compiled_is_not_taken(monkeypatch, tmp_path)
     for processor in ("flags: avx2", "flags: avx2", "flags: avx2 avx512f"):
         monkeypatch.setattr(library, "_processor", lambda told=processor: told)
         library.build(tmp_path / "some.cpp", {})
-    assert seen[0] == seen[1] == "int one;\n// flags: avx2\n" and seen[2] == "int one;\n// flags: avx2 avx512f\n"
+    assert seen[0] == seen[1] != seen[2]
+    assert seen[0].endswith("int one;\n// flags: avx2\n")
     monkeypatch.undo()
     assert "\n" not in library._processor()
 
