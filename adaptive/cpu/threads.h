@@ -55,13 +55,11 @@ class Threads {
   }
 
   static void rest(int64_t turn) {
-    if (turn > SPINS)
-      sched_yield();
-    else
+    if (turn > SPINS) sched_yield();
 #if defined(__x86_64__)
-      __builtin_ia32_pause();
+    __builtin_ia32_pause();
 #elif defined(__aarch64__)
-      asm volatile("yield");
+    asm volatile("yield");
 #endif
   }
 

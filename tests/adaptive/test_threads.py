@@ -38,7 +38,6 @@ def library(tmp_path_factory):
     source: Path = tmp_path_factory.mktemp("threads") / "some.cpp"
     source.write_text(SOURCE)
     integer, found = ctypes.c_int64, ctypes.POINTER(ctypes.c_int64)
-    integer, found = ctypes.c_int64, ctypes.POINTER(ctypes.c_int64)
     return build(source, {"wrong": [ctypes.c_int, integer, integer, found], "used": [ctypes.c_int, integer, found]})
 
 
