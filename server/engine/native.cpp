@@ -338,8 +338,8 @@ class Head {
   }
 
  private:
-  // Of a prompt, as products: of a block of keys after the other, whose weights are of the largest
-  // score so far. Blocks begin at the same positions for all, so that it does not matter which tokens go together.
+  // Of a prompt, as products: of a block of keys after the other, whose weights are of the largest score so far. Blocks
+  // begin at the same positions for all, so that it does not matter which tokens go together.
   void attend_prompt(int64_t begin, int64_t end) const {
     static thread_local std::vector<float> room;
     const int64_t group = attention_.group, dim = attention_.dim, rows = (end - begin) * group;

@@ -211,7 +211,7 @@ def test_what_another_processor_has_compiled_is_not_taken(monkeypatch, tmp_path)
     assert seen[0] == seen[1] != seen[2]
     assert seen[0].endswith("int one;\n// flags: avx2\n")
     monkeypatch.undo()
-    assert "\n" not in library._processor()
+    assert library._processor().startswith(("flags", "Features"))
 
 
 def test_machine_code_that_others_could_have_put_there_is_not_run(monkeypatch, tmp_path):
